@@ -1,0 +1,5 @@
+"""``python -m melastic`` and ``accelerate launch -m melastic``."""
+
+from melastic.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Classifiers on disk, on the hub, and from other code."""

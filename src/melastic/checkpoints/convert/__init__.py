@@ -1,0 +1,72 @@
+"""Official weights to ours: one file for each origin; their quirks end here."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from melastic.checkpoints.convert import ast, hf_ast, vit
+from melastic.checkpoints.convert.common import Facts
+from melastic.checkpoints.convert.tensors import OfficialState
+from melastic.classifier import Classifier
+from melastic.errors import unknown_name
+
+ORIGINS: dict[str, Callable[[OfficialState, Any], Classifier]] = {
+    "ast": ast.convert,
+    "hf-ast": hf_ast.convert,
+    "vit": vit.convert,
+}
+"""Where weights come from, and what reads them. Its second parameter says which facts it takes."""
+
+
+def from_official(state_dict: Mapping[str, Any], *, origin: str, **facts: Any) -> Classifier:
+    """A classifier with the numbers of an official checkpoint.
+
+    Called with spectrograms ``clips freq time`` it gives the logits of the official code, whose
+    spectrograms are ``clips time freq``. What can be read off the shapes is read off.
+
+    Args:
+        state_dict: tensors by name, as ``torch.load(path, weights_only=True)`` gives them; a
+            ``module.`` in front of every name, or a dict around it (``model``, ``state_dict``,
+            ``model_state``), is taken off.
+        origin: ``"ast"`` (YuanGongND/ast, and the AST in the repositories of FlexiAST, AuM and
+            ElasticAST), ``"hf-ast"`` (transformers' ``ASTForAudioClassification``), ``"vit"``
+            (timm's ImageNet ViT and DeiT, as a start for training).
+        **facts: what the file does not hold. For every origin:
+
+            ``labels``: names of the classes; default "0", "1", ….
+            ``num_classes``: their number; for "vit" this or ``labels`` is needed.
+            ``task``: "single-label" (default), or "multi-label" for weights such as AudioSet's.
+            ``num_heads``: attention heads; default width / 64.
+            ``sample_rate`` (Hz), ``hop_ms`` (ms), ``mean``, ``std``: front end; default AudioSet's.
+
+            ``input_size``: (mel bins, frames) that the positions were learned on (ast, hf-ast;
+            needed), or shall cover (vit; default (128, 1024)).
+            ``stride``: (mel bins, frames) from patch to patch, one number means both; default: read
+            off the number of positions (ast, hf-ast), or the patch size (vit).
+            ``fixed_frames``: cut or zero-pad audio to so many frames; default the frames of
+            ``input_size`` (ast, hf-ast), or None for no change (vit).
+            ``norm_eps``: added to the variance in every LayerNorm (hf-ast; default 1e-12).
+
+    Raises:
+        InputError: if the origin or a fact is unknown, a fact is missing or contradicted, or
+            tensors are missing, unknown or of another shape.
+    """
+    kind = facts_of(origin)
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in facts:
+        if name not in known:
+            raise unknown_name(f"fact of {origin} weights:", name, known)
+    return ORIGINS[origin](OfficialState(state_dict, origin), kind(**facts))
+
+
+def facts_of(origin: str) -> type[Facts]:
+    """The dataclass of what has to be said about weights of an origin.
+
+    Raises:
+        InputError: if the origin is unknown.
+    """
+    if origin not in ORIGINS:
+        raise unknown_name("origin", str(origin), ORIGINS)
+    kind: type[Facts] = typing.get_type_hints(ORIGINS[origin])["facts"]
+    return kind

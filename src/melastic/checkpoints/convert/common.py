@@ -1,0 +1,103 @@
+"""What the converters share: facts that no file holds, and the making of the classifier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from melastic.checkpoints.store import check_state
+from melastic.classifier import Classifier
+from melastic.config import FrontendConfig, ModelConfig
+from melastic.errors import InputError, unknown_name
+
+TASKS: tuple[Literal["single-label"], Literal["multi-label"]] = ("single-label", "multi-label")
+FRONTEND = FrontendConfig()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What official files hold nothing about, whatever their origin."""
+
+    labels: Sequence[str] | None = None
+    """Name of each class, in the order of the logits; None: "0", "1", …"""
+    num_classes: int | None = None
+    """Number of classes; where the file has a head it must agree."""
+    task: str = "single-label"
+    """Scores are a softmax over classes; "multi-label" (AudioSet): a sigmoid for each class."""
+    num_heads: int | None = None
+    """Attention heads; None: one for each 64 channels."""
+    sample_rate: int = FRONTEND.sample_rate
+    """Samples per second that the weights were trained on (Hz)."""
+    hop_ms: float = FRONTEND.hop_ms
+    """Step between frames that the weights were trained on (ms)."""
+    mean: float = FRONTEND.mean
+    """Mean of the log-mels that the weights were trained on; AudioSet's unless said."""
+    std: float = FRONTEND.std
+    """Standard deviation of those log-mels; AudioSet's unless said."""
+
+
+def read_labels(facts: Facts, classes: int | None) -> tuple[str, ...]:
+    """Names of the classes.
+
+    Args:
+        facts: may name or count them.
+        classes: rows of the file's head; None: it has none that is kept.
+
+    Raises:
+        InputError: if names, counts and head disagree, or there is neither.
+    """
+    if isinstance(facts.labels, str):
+        raise InputError(f"labels are a list of names, got the text {facts.labels!r}; give a list")
+    counts = {
+        "labels": None if facts.labels is None else len(facts.labels),
+        "num_classes": facts.num_classes,
+        "the head": classes,
+    }
+    given = {who: count for who, count in counts.items() if count is not None}
+    if not given or min(given.values()) < 1:
+        raise InputError("a classifier needs at least one class; give num_classes or labels")
+    if len(set(given.values())) > 1:
+        said = ", ".join(f"{who}: {count}" for who, count in given.items())
+        raise InputError(f"all must agree on the number of classes, got {said}; correct the facts")
+    if facts.labels is None:
+        return tuple(str(i) for i in range(next(iter(given.values()))))
+    return tuple(facts.labels)
+
+
+def read_frontend(facts: Facts, num_mels: int, fixed_frames: int | None) -> FrontendConfig:
+    """The front end that the facts describe."""
+    return FrontendConfig(
+        sample_rate=facts.sample_rate,
+        num_mels=num_mels,
+        hop_ms=facts.hop_ms,
+        mean=facts.mean,
+        std=facts.std,
+        fixed_frames=fixed_frames,
+    )
+
+
+def read_task(facts: Facts) -> Literal["single-label", "multi-label"]:
+    """What the scores mean.
+
+    Raises:
+        InputError: if it is neither of the two.
+    """
+    for task in TASKS:
+        if facts.task == task:
+            return task
+    raise unknown_name("task", facts.task, TASKS)
+
+
+def assemble(config: ModelConfig, tensors: dict[str, Tensor]) -> Classifier:
+    """A classifier with exactly these tensors.
+
+    Raises:
+        InputError: if one is missing, unknown or of another shape.
+    """
+    with torch.device("meta"):
+        model = Classifier(config)
+    check_state(model, tensors, f"{config.name} weights")
+    model.load_state_dict(tensors, assign=True)
+    return model.requires_grad_(True)

@@ -1,0 +1,238 @@
+"""Save and load classifiers: weights in safetensors, everything else in strict JSON."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from melastic.classifier import Classifier
+from melastic.config import ModelConfig
+from melastic.errors import InputError, unknown_name
+from melastic.serialize import from_json, to_json
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+FORMAT = "melastic-model"
+VERSION = 1
+"""Version of the configuration; older ones are upgraded on loading."""
+BUNDLED = Path(__file__).parent.parent / "weights"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes a file's place once it is completely written.
+
+    A process that dies in between leaves the old file, or none; never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); write or fetch it again") from None
+
+
+def save(
+    model: Classifier,
+    folder: Path,
+    *,
+    card: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write ``model.safetensors``, ``config.json`` and ``README.md``.
+
+    The weights carry a digest of the configuration, so that a folder in which only one of the two
+    is new is recognised.
+
+    Args:
+        model: what to save.
+        folder: where; made if it does not exist.
+        card: model card (Markdown); None: a short one.
+        dtype: number format of the stored weights; loading always gives float32.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a model is saved to a folder, this is a file; name another")
+    config = {"format": FORMAT, "version": VERSION, "model": to_json(model.config)}
+    state = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    write_json(folder / CONFIG, config)
+    with replacing(folder / WEIGHTS) as part:
+        save_file(state, part, metadata={"format": "pt", "config": digest(config)})
+    with replacing(folder / CARD) as part:
+        part.write_text(card or _short_card(model), encoding="utf-8")
+
+
+def load(path_or_name: str | Path) -> Classifier:
+    """A classifier from a folder, a bundled name, or the Hugging Face Hub.
+
+    Args:
+        path_or_name: a folder that :meth:`Classifier.save` or a training run wrote, a name that
+            ``melastic models`` lists, or ``"owner/name"`` on the Hub.
+
+    Raises:
+        InputError: if there is no such model, or its files are missing, damaged or do not match.
+    """
+    return load_folder(locate(path_or_name))
+
+
+def locate(path_or_name: str | Path) -> Path:
+    """The folder that holds a model's files.
+
+    Raises:
+        InputError: if there is none.
+    """
+    path = Path(path_or_name)
+    for folder in (path, path / "model"):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    if path.exists():
+        raise InputError(
+            f"{path}: holds no model (no {WEIGHTS} beside {CONFIG}); name a folder that "
+            "model.save or melastic train wrote"
+        )
+    name = str(path_or_name)
+    if name in bundled():
+        return BUNDLED / name
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        from melastic.checkpoints.hub import fetch
+
+        return fetch(name)
+    raise unknown_name("model", name, bundled())
+
+
+def bundled() -> list[str]:
+    """Names of the trained weights that ship with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{WEIGHTS}"))
+
+
+def load_folder(folder: Path) -> Classifier:
+    """A classifier from a folder with its files."""
+    raw = read_json(folder / CONFIG)
+    config = read_config(raw, folder / CONFIG)
+    with torch.device("meta"):
+        model = Classifier(config)
+    state = _read_weights(folder / WEIGHTS, digest(raw))
+    check_state(model, state, folder / WEIGHTS)
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(True)
+
+
+def read_config(raw: Any, path: Path) -> ModelConfig:
+    """Parsed ``config.json`` to a configuration; older versions are upgraded.
+
+    Raises:
+        InputError: if it is not ours, newer than this package, or damaged.
+    """
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: not a melastic model; for official weights use melastic.from_official"
+        )
+    version = raw.get("version")
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise InputError(
+            f"{path}: written in version {version} of the format, this package reads up to "
+            f"{VERSION}; update melastic"
+        )
+    return from_json(ModelConfig, raw.get("model"), str(path))
+
+
+def check_state(model: Classifier, state: dict[str, torch.Tensor], where: str | Path) -> None:
+    """Refuse weights that do not fit a model.
+
+    Raises:
+        InputError: naming the first tensor that is missing, unknown, of another shape or not
+            finite.
+    """
+    wanted = model.state_dict()
+    for name, value in wanted.items():
+        if name not in state:
+            raise InputError(f"{where}: lacks the tensor {name}; the file belongs to another model")
+        if state[name].shape != value.shape:
+            raise InputError(
+                f"{where}: {name} has the shape {tuple(state[name].shape)}, the configuration "
+                f"says {tuple(value.shape)}; the files belong to different models"
+            )
+        if not torch.isfinite(state[name]).all():
+            raise InputError(f"{where}: {name} is not finite; the weights are damaged")
+    for name in state:
+        if name not in wanted:
+            raise InputError(f"{where}: the tensor {name} is not part of this model")
+
+
+def digest(config: Any) -> str:
+    """Fingerprint of parsed JSON."""
+    text = json.dumps(config, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder, under another name first, so that half of it is never taken for all."""
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def _read_weights(path: Path, config_digest: str) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file, as float32."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            written_for = (file.metadata() or {}).get("config")
+            state = {
+                name: file.get_tensor(name).to(torch.float32, copy=True)  # aligned, not mapped
+                for name in file.keys()  # noqa: SIM118
+            }
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: damaged or cut short ({str(error).strip()}); fetch or save it again"
+        ) from None
+    if written_for != config_digest:
+        raise InputError(
+            f"{path}: was saved with another {CONFIG} than the one beside it; copy both files from "
+            "the same place"
+        )
+    return state
+
+
+def _short_card(model: Classifier) -> str:
+    """A model card from the configuration alone."""
+    config, count = model.config, sum(p.numel() for p in model.parameters())
+    labels = ", ".join(config.labels[:50]) + (" …" if len(config.labels) > 50 else "")
+    return (
+        f"---\nlibrary_name: melastic\npipeline_tag: audio-classification\n---\n\n"
+        f"# {config.name}\n\n{count:,} parameters, {len(config.labels)} classes: {labels}\n\n"
+        '```python\nimport melastic\n\nmodel = melastic.load(".")\n'
+        'model.classify("clip.wav")\n```\n'
+    )

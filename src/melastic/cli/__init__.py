@@ -1,0 +1,105 @@
+"""The command line: verbs with the words of the Python functions.
+
+Results go to stdout, progress and warnings to stderr. Exit code 0 only on success, 2 for wrong
+usage or bad input (one clear line), 1 for a fault of ours.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from melastic.errors import InputError, unknown_name
+
+VERBS = {
+    "train": ("train a classifier from a recipe or a config.json", "train:train"),
+    "evaluate": ("score a classifier on labelled clips", "evaluate:evaluate"),
+    "classify": ("name the sounds in audio files", "classify:classify"),
+    "embed": ("write one vector for each audio file", "classify:embed"),
+    "models": ("list presets and bundled weights", "show:models"),
+    "recipes list": ("list training recipes", "show:recipes"),
+    "recipes show": ("print a recipe as a config.json", "show:recipe"),
+    "info": ("describe a model", "show:info"),
+    "doctor": ("examine a manifest, and this machine", "data:doctor"),
+    "data prepare": ("write the manifest of a known data set", "data:prepare"),
+    "data stats": ("measure mean and deviation of log-mels", "data:stats"),
+}
+"""Each verb: what it does, and the function that does it."""
+ALONE = {"recipes": "recipes list"}
+"""Verbs that mean another one when nothing follows."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and end the process."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.exit(_run(arguments))
+    except InputError as error:
+        _complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _run(arguments: list[str]) -> int:
+    """Find the verb and call it; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print(_overview())
+        return 0
+    if arguments[0] == "--version":
+        from melastic import __version__
+
+        _print(f"melastic {__version__}")
+        return 0
+    verb, rest = _verb(arguments)
+    module, function = VERBS[verb][1].split(":")
+    command = getattr(importlib.import_module(f"melastic.cli.{module}"), function)
+    return int(command(rest, f"melastic {verb}") or 0)
+
+
+def _verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb that begins a command line, and what follows it.
+
+    Raises:
+        InputError: if there is no such verb.
+    """
+    for words in (2, 1):
+        verb = " ".join(arguments[:words])
+        if verb in VERBS:
+            return verb, arguments[words:]
+    first = arguments[0]
+    below = [verb.split()[1] for verb in VERBS if verb.startswith(f"{first} ")]
+    if first in ALONE and (len(arguments) == 1 or arguments[1].startswith("-")):
+        return ALONE[first], arguments[1:]
+    if below and len(arguments) > 1:
+        raise unknown_name(f"command 'melastic {first}'", arguments[1], below)
+    if below:
+        raise InputError(f"'melastic {first}' needs one of: {', '.join(below)}")
+    raise unknown_name("command", first, {verb.split()[0] for verb in VERBS})
+
+
+def _overview() -> str:
+    """What ``melastic --help`` prints."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (text, _) in VERBS.items()]
+    return "\n".join(
+        [
+            "melastic: audio classifiers that stretch",
+            "",
+            "usage: melastic COMMAND [ARGUMENTS]    (melastic COMMAND --help says more)",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _complain(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write("melastic: error: " + " ".join(text.split()) + "\n")

@@ -1,0 +1,151 @@
+"""``melastic classify`` and ``melastic embed``."""
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+from melastic.checkpoints.store import load, replacing, write_json
+from melastic.classifier import Classifier
+from melastic.cli.parse import parse, print_json
+from melastic.devices import best_device
+from melastic.errors import InputError, unknown_name
+from melastic.patches.view import View
+from melastic.progress import bar, stderr
+from melastic.serialize import to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileArguments:
+    """A model and the files that it is used on."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Run folder, model folder, or name ('melastic models' lists them)."""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Audio files."""
+    patch: int | tuple[int, int] | None = None
+    """Patch size (mel bins, frames); None: the model's own."""
+    hop_ms: float | None = None
+    """Frame shift (ms); None: the model's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyArguments(FileArguments):
+    """Name the sounds in audio files."""
+
+    top: int = 5
+    """Classes for each file, likeliest first."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedArguments(FileArguments):
+    """Write one vector for each audio file."""
+
+    out: Path
+    """Where to: .npz (arrays 'files' and 'embeddings'), .csv or .json."""
+
+
+def classify(arguments: Sequence[str], prog: str) -> int:
+    """Name the sounds in audio files; those that cannot be read are reported, exit code 2."""
+    args = parse(ClassifyArguments, arguments, prog)
+    model, view = _ready(args)
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for file in args.files:
+        try:
+            best = model.classify(file, top=args.top, patch=args.patch, hop_ms=args.hop_ms)
+        except InputError as error:
+            failed += 1
+            _report(error)
+            continue
+        predictions = [prediction._asdict() for prediction in best]
+        results.append({"file": str(file), "predictions": predictions, "view": to_json(view)})
+        if not args.json:
+            _print_predictions(file, predictions)
+    if args.json:
+        print_json(results)
+    return 2 if failed else 0
+
+
+@torch.no_grad()
+def embed(arguments: Sequence[str], prog: str) -> int:
+    """Write one vector for each audio file; nothing is written if one cannot be read."""
+    args = parse(EmbedArguments, arguments, prog)
+    if args.out.suffix not in (".npz", ".csv", ".json"):
+        raise unknown_name("format", args.out.suffix, [".npz", ".csv", ".json"])
+    model, _ = _ready(args)
+    vectors, failed = [], 0
+    with bar("embedding") as advance:
+        for done, file in enumerate(args.files, start=1):
+            try:
+                spectrogram = model.spectrogram(file, hop_ms=args.hop_ms)
+                vectors.append(model.embed([spectrogram], args.patch, args.hop_ms)[0].cpu().numpy())
+            except InputError as error:
+                failed += 1
+                _report(error)
+            advance(done, len(args.files))
+    if failed:
+        raise InputError(
+            f"{failed} of {len(args.files)} files could not be embedded and nothing was written; "
+            "leave them out"
+        )
+    _write(args.out, [str(file) for file in args.files], np.stack(vectors))
+    return 0
+
+
+def _ready(args: FileArguments) -> tuple[Classifier, View]:
+    """The model, and the view that its files are seen through."""
+    if not args.files:
+        raise InputError("name at least one audio file")
+    model = load(args.model).to(best_device())
+    own = model.config
+    view = View(
+        patch=own.patches.patch if args.patch is None else args.patch,
+        hop_ms=own.frontend.hop_ms if args.hop_ms is None else args.hop_ms,
+    )
+    return model, view
+
+
+def _report(error: InputError) -> None:
+    """Say what is wrong with one file."""
+    stderr.print(f"melastic: error: {error}", highlight=False, markup=False)
+
+
+def _print_predictions(file: Path, predictions: list[dict[str, Any]]) -> None:
+    """The likeliest classes of one file, for people."""
+    width = max(len(entry["label"]) for entry in predictions)
+    lines = [str(file)]
+    for entry in predictions:
+        lines.append(f"  {entry['label']:<{width}}  {100 * entry['score']:5.1f} %")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _write(path: Path, files: list[str], vectors: NDArray[np.float32]) -> None:
+    """Vectors to a file, whole or not at all."""
+    if path.suffix == ".json":
+        rows = zip(files, vectors.tolist(), strict=True)
+        write_json(path, [{"file": file, "embedding": vector} for file, vector in rows])
+        return
+    with replacing(path) as part:
+        if path.suffix == ".npz":
+            with part.open("wb") as stream:
+                np.savez(stream, files=np.array(files), embeddings=vectors)
+            return
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", *(f"e{i}" for i in range(vectors.shape[1]))])
+        writer.writerows(
+            [file, *vector] for file, vector in zip(files, vectors.tolist(), strict=True)
+        )
+        part.write_text(text.getvalue(), encoding="utf-8")

@@ -1,0 +1,133 @@
+"""``melastic data`` and ``melastic doctor``."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from melastic.cli.parse import parse, print_json, print_table
+from melastic.config import FrontendConfig
+from melastic.data.doctor import examine
+from melastic.data.doctor_view import render
+from melastic.data.loader import Features
+from melastic.data.manifest import read_manifest, select
+from melastic.data.prepare import prepare as prepare_set
+from melastic.data.sounds import write_sound_set
+from melastic.errors import InputError
+from melastic.progress import bar, note
+
+GENERATED = "sounds"
+"""The data set that the package generates itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareArguments:
+    """Write the manifest of a known data set."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """esc50, fsdd, asc, speech-commands; or sounds, which is generated beside the manifest."""
+    out: Path
+    """The manifest (CSV)."""
+    root: Path | None = None
+    """Folder of the data set, as its authors distribute it."""
+    trim_silence: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """End each clip where its trailing silence begins (esc50)."""
+    clips_per_class: int = 60
+    """Clips of each class (sounds)."""
+    seed: int = 0
+    """Seed of the generated clips (sounds)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsArguments:
+    """Measure mean and deviation of log-mels: what FrontendConfig calls mean and std."""
+
+    manifest: Annotated[Path, tyro.conf.Positional]
+    """CSV or JSON manifest."""
+    select: str = "all"
+    """Clips, such as split=train."""
+    sample_rate: int = 16_000
+    """Samples per second (Hz)."""
+    num_mels: int = 128
+    """Mel bins."""
+    hop_ms: float = 10.0
+    """Step between frames (ms)."""
+    most: int = 1_000_000
+    """Most clips that are read, evenly spaced."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorArguments:
+    """Examine a manifest, and what this machine offers."""
+
+    manifest: Annotated[Path | None, tyro.conf.Positional] = None
+    """CSV or JSON manifest; none: only the machine."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON document."""
+
+
+def prepare(arguments: Sequence[str], prog: str) -> int:
+    """Write the manifest of a known data set."""
+    args = parse(PrepareArguments, arguments, prog)
+    if args.name == GENERATED:
+        return _generate(args)
+    if args.root is None:
+        raise InputError(f"--root is required for {args.name}: the folder of the data set")
+    done = prepare_set(args.name, args.root, args.out, trim_silence=args.trim_silence)
+    for line in done.notes:
+        note(line)
+    parts = ", ".join(f"{value}: {count}" for value, count in done.splits.items())
+    sys.stdout.write(
+        f"{done.manifest}: {done.clips} clips, {done.labels} labels, {done.split_column} {parts}\n"
+    )
+    return 0
+
+
+def stats(arguments: Sequence[str], prog: str) -> int:
+    """Measure mean and deviation of log-mels."""
+    args = parse(StatsArguments, arguments, prog)
+    frontend = FrontendConfig(
+        sample_rate=args.sample_rate, num_mels=args.num_mels, hop_ms=args.hop_ms
+    )
+    clips = select(read_manifest(args.manifest), args.select)
+    with bar("measuring") as advance:
+        found = Features(clips, frontend).statistics(most=args.most, on_clip=advance)
+    if args.json:
+        print_json({"mean": found.mean, "std": found.std, "clips": min(len(clips), args.most)})
+    else:
+        print_table(["mean", "std"], [[f"{found.mean:.6f}", f"{found.std:.6f}"]])
+    return 0
+
+
+def doctor(arguments: Sequence[str], prog: str) -> int:
+    """Examine a manifest; exit code 2 if some clip cannot be used."""
+    args = parse(DoctorArguments, arguments, prog)
+    with bar("examining") as advance:
+        report = examine(args.manifest, on_clip=advance)
+    if args.json:
+        print_json(report.to_json())
+    else:
+        width = None if sys.stdout.isatty() else 120
+        Console(file=sys.stdout, width=width, highlight=False).print(render(report))
+    return 2 if any(problem.severity == "error" for problem in report.problems) else 0
+
+
+def _generate(args: PrepareArguments) -> int:
+    """Generate the package's own sound set."""
+    with bar("generating sounds") as advance:
+        manifest = write_sound_set(
+            args.out.parent,
+            clips_per_class=args.clips_per_class,
+            seed=args.seed,
+            on_clip=advance,
+        )
+    if manifest != args.out:
+        manifest.replace(args.out)
+    sys.stdout.write(f"{args.out}: {args.clips_per_class} clips of each class\n")
+    return 0

@@ -1,0 +1,145 @@
+"""``melastic models``, ``recipes`` and ``info``."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from melastic.checkpoints.store import BUNDLED, CARD, bundled, load_folder, locate
+from melastic.classifier import Classifier
+from melastic.cli.parse import parse, print_json, print_table
+from melastic.evaluation.cost import gmacs
+from melastic.patches.grid import FreqTime
+from melastic.presets import PRESETS, list_models, model_config
+from melastic.recipes import load_recipe, recipe_names, summary
+from melastic.serialize import to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListArguments:
+    """List what ships with the package."""
+
+    pattern: Annotated[str, tyro.conf.Positional] = "*"
+    """Shell-style, such as 'ast-*'."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameArguments:
+    """Show one thing."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoArguments:
+    """Describe a model."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Run folder, model folder, or name."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON document."""
+
+
+def models(arguments: Sequence[str], prog: str) -> int:
+    """List presets and bundled weights."""
+    args = parse(ListArguments, arguments, prog)
+    rows = [_model_row(name) for name in list_models(args.pattern)]
+    if args.json:
+        print_json(rows)
+        return 0
+    print_table(
+        ["name", "weights", "classes", "parameters", "GMACs/s"],
+        [
+            [
+                row["name"],
+                "bundled" if row["bundled"] else "random",
+                row["classes"] or "",
+                f"{row['parameters']:,}",
+                f"{row['gmacs_per_second']:.3f}",
+            ]
+            for row in rows
+        ],
+    )
+    return 0
+
+
+def recipes(arguments: Sequence[str], prog: str) -> int:
+    """List training recipes."""
+    args = parse(ListArguments, arguments, prog)
+    rows = [{"name": name, "summary": summary(name)} for name in recipe_names(args.pattern)]
+    if args.json:
+        print_json(rows)
+        return 0
+    print_table(["recipe", "what it does"], [[row["name"], row["summary"]] for row in rows])
+    return 0
+
+
+def recipe(arguments: Sequence[str], prog: str) -> int:
+    """Print a recipe as a config.json."""
+    args = parse(NameArguments, arguments, prog)
+    print_json(to_json(load_recipe(args.name)))
+    return 0
+
+
+def info(arguments: Sequence[str], prog: str) -> int:
+    """Describe a model."""
+    args = parse(InfoArguments, arguments, prog)
+    folder = locate(args.model)
+    model = load_folder(folder)
+    if args.json:
+        print_json({**_cost(model), "config": to_json(model.config)})
+        return 0
+    config, cost = model.config, _cost(model)
+    frontend, patches = config.frontend, config.patches
+    mels, seconds = config.positions.extent
+    rows = [
+        ("model", config.name),
+        ("parameters", f"{cost['parameters']:,}"),
+        ("cost of a second", f"{cost['gmacs_per_second']:.4f} GMACs"),
+        ("task", config.task),
+        ("labels", f"{len(config.labels)}: {', '.join(config.labels)}"),
+        (
+            "front end",
+            f"{frontend.num_mels} mels, hop {frontend.hop_ms:g} ms, window {frontend.window_ms:g} "
+            f"ms, {frontend.sample_rate} Hz, mean {frontend.mean:.4f}, std {frontend.std:.4f}",
+        ),
+        ("patches", f"{patches.patch.freq} x {patches.patch.time} (mels x frames)"),
+        ("stride", f"{patches.stride.freq} x {patches.stride.time}, rest: {patches.remainder}"),
+        ("positions", f"{type(config.positions).__name__}, {mels:g} mels x {seconds:g} s"),
+        ("encoder", str(config.encoder)),
+        ("pooling", str(config.pooling)),
+    ]
+    print_table(["", ""], rows)
+    card = folder / CARD
+    if folder.parent == BUNDLED and card.is_file():
+        sys.stdout.write("\n" + card.read_text(encoding="utf-8").partition("\n# ")[2] + "\n")
+    return 0
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    """What ``models --json`` says of one model."""
+    ships = name in bundled()
+    if ships:
+        model = load_folder(BUNDLED / name)
+    else:
+        labels = tuple(str(i) for i in range(527))
+        with torch.device("meta"):
+            model = Classifier(model_config(PRESETS[name], name=name, labels=labels))
+    classes = len(model.labels) if ships else None
+    return {"name": name, "bundled": ships, "classes": classes, **_cost(model)}
+
+
+def _cost(model: Classifier) -> dict[str, Any]:
+    """Size and compute of a model."""
+    frontend = model.config.frontend
+    second = FreqTime(frontend.num_mels, max(1, round(1000 / frontend.hop_ms)))
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gmacs_per_second": gmacs(model.config, second),
+    }

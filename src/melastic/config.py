@@ -1,0 +1,176 @@
+"""What a classifier is made of. Each default stands here once, with its unit."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from melastic.errors import InputError
+from melastic.patches.grid import FreqTime, Remainder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontendConfig:
+    """Waveform to normalised log-mel spectrogram: ``(log_mel - mean) / (2 * std)``.
+
+    Source: AST (YuanGongND/ast, dataloader) for the rule; mean and std are AudioSet's there.
+    """
+
+    sample_rate: int = 16_000
+    """Samples per second (Hz)."""
+    num_mels: int = 128
+    """Mel bins."""
+    hop_ms: float = 10.0
+    """Step between frames (ms)."""
+    window_ms: float = 25.0
+    """Analysis window (ms)."""
+    mean: float = -4.2677393
+    """Mean of the log-mels of the training set (natural log of power)."""
+    std: float = 4.5689974
+    """Standard deviation of the log-mels of the training set (natural log of power)."""
+    fixed_frames: int | None = None
+    """Cut or zero-pad to this many frames before normalising, as AST does; None keeps them all."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that give no spectrogram."""
+        for name in ("sample_rate", "num_mels", "hop_ms", "window_ms", "std"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.fixed_frames is not None and self.fixed_frames < 1:
+            raise InputError(f"fixed_frames is at least 1, got {self.fixed_frames}; None keeps all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchConfig:
+    """Spectrogram to patches."""
+
+    patch: FreqTime = FreqTime(16, 16)
+    """Mel bins and frames of one patch."""
+    stride: FreqTime = FreqTime(16, 16)
+    """Mel bins and frames from one patch to the next; smaller than the patch: they overlap."""
+    remainder: Remainder = "pad"
+    """Cells that fill no whole patch: padded with the mean (ours), or cropped (official code)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedGrid:
+    """One learned vector for each cell of a grid over frequency and time.
+
+    A cell stands for a place. Along time a clip reads the cells where its patches lie; a clip that
+    reaches beyond the grid is squeezed into it, by linear interpolation between cells.
+    """
+
+    grid: FreqTime = FreqTime(8, 64)
+    """Cells along each axis."""
+    cell_mels: float = 16.0
+    """Mel bins from one cell to the next."""
+    cell_ms: float = 160.0
+    """Time from one cell to the next (ms)."""
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Mel bins and seconds that the grid spans."""
+        return self.grid.freq * self.cell_mels, self.grid.time * self.cell_ms / 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactorisedGrid(LearnedGrid):
+    """One learned vector for each row plus one for each column of such a grid.
+
+    Source: ElasticAST (arXiv:2407.08691).
+    """
+
+
+PositionConfig = LearnedGrid | FactorisedGrid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    """Pre-norm transformer encoder.
+
+    Source: ViT (arXiv:2010.11929) as AST uses it.
+    """
+
+    dim: int = 768
+    """Width of a token."""
+    depth: int = 12
+    """Blocks."""
+    num_heads: int = 12
+    """Attention heads."""
+    mlp_ratio: float = 4.0
+    """Width of the hidden layer of a block's MLP, in units of ``dim``."""
+    norm_eps: float = 1e-6
+    """Added to the variance in each LayerNorm."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit together."""
+        if min(self.dim, self.depth, self.num_heads) < 1 or self.mlp_ratio <= 0:
+            raise InputError(
+                f"dim, depth, num_heads and mlp_ratio are positive, got {self.dim}, {self.depth}, "
+                f"{self.num_heads}, {self.mlp_ratio}"
+            )
+        if self.dim % self.num_heads:
+            raise InputError(
+                f"dim must be a multiple of num_heads, got {self.dim} and {self.num_heads}; "
+                f"try dim={self.num_heads * max(1, round(self.dim / self.num_heads))}"
+            )
+
+
+EncoderConfig = TransformerConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassTokenPooling:
+    """Learned tokens in front of each clip; their mean after the encoder stands for the clip."""
+
+    tokens: int = 1
+    """1: class token. 2: class and distillation token (DeiT, original AST)."""
+
+    def __post_init__(self) -> None:
+        """Refuse other counts."""
+        if self.tokens not in (1, 2):
+            raise InputError(f"1 (class) or 2 (and distillation) tokens, got {self.tokens}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanPooling:
+    """The mean of a clip's tokens stands for the clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionPooling:
+    """One learned query attends to a clip's tokens.
+
+    Source: ElasticAST (arXiv:2407.08691).
+    """
+
+    num_heads: int = 12
+    """Attention heads."""
+
+
+PoolingConfig = ClassTokenPooling | MeanPooling | AttentionPooling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """All that is needed to build a classifier and to feed it."""
+
+    name: str
+    """Preset it was made from, or origin of its weights."""
+    labels: tuple[str, ...]
+    """Name of each class, in the order of the logits."""
+    task: Literal["single-label", "multi-label"] = "single-label"
+    """Scores are a softmax over classes, or one sigmoid for each class."""
+    frontend: FrontendConfig = FrontendConfig()
+    patches: PatchConfig = PatchConfig()
+    positions: PositionConfig = LearnedGrid()
+    encoder: EncoderConfig = TransformerConfig()
+    pooling: PoolingConfig = ClassTokenPooling()
+    head_norm_eps: float = 1e-5
+    """Added to the variance in the head's LayerNorm."""
+
+    def __post_init__(self) -> None:
+        """Refuse label lists that name no class, or one class twice."""
+        if not self.labels:
+            raise InputError("a classifier needs at least one label, got none")
+        if len(set(self.labels)) < len(self.labels):
+            twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+            raise InputError(f"labels must differ, {', '.join(twice[:3])} is there twice")

@@ -1,0 +1,1 @@
+"""How well a trained classifier does."""

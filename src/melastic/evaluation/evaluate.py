@@ -1,0 +1,187 @@
+"""Run a classifier over clips."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from melastic.classifier import Classifier
+from melastic.data.loader import (
+    Batch,
+    ClipDataset,
+    Features,
+    OnClip,
+    load_batches,
+    too_many_unreadable,
+)
+from melastic.data.manifest import Clip
+from melastic.evaluation.cost import gmacs, tokens_of
+from melastic.evaluation.metrics import Metrics, measure_scores
+from melastic.patches.grid import FreqTime
+from melastic.patches.view import View
+from melastic.serialize import to_json
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits and targets of some clips, in the order of the clips."""
+
+    logits: Float[Tensor, "clips classes"]
+    targets: Float[Tensor, "clips classes"]
+    frames: tuple[int, ...]
+    """Frames of each clip."""
+    unreadable: tuple[str, ...] = ()
+    """Why clips are missing, one line each."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a classifier does on some clips, and at what cost."""
+
+    metrics: Metrics
+    view: View
+    gmacs_per_clip: float
+    """Multiply-adds of the model (10^9), mean over clips."""
+    tokens_per_clip: float
+    """Tokens of the encoder, mean over clips."""
+    seconds: float
+    """Time that it took, audio decoding included (s)."""
+    outputs: Outputs
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``melastic evaluate --json`` prints."""
+        return {
+            **asdict(self.metrics),
+            "view": to_json(self.view),
+            "gmacs_per_clip": self.gmacs_per_clip,
+            "tokens_per_clip": self.tokens_per_clip,
+            "seconds": self.seconds,
+            "unreadable": list(self.outputs.unreadable),
+        }
+
+
+def evaluate(
+    model: Classifier,
+    clips: Sequence[Clip],
+    *,
+    view: View | None = None,
+    batch_tokens: int = 4096,
+    workers: int = 2,
+    max_unreadable: int = 0,
+    on_clip: OnClip | None = None,
+) -> Evaluation:
+    """Scores and cost of a classifier on labelled clips.
+
+    Args:
+        model: the classifier; it stays on its device.
+        clips: from a manifest.
+        view: how clips become tokens; None: the model's own way.
+        batch_tokens: most tokens that are computed at once.
+        workers: processes that read clips ahead.
+        max_unreadable: clips that may turn out unreadable; they are listed and left out.
+        on_clip: told about progress.
+
+    Raises:
+        InputError: if clips cannot be read, or have labels that the model does not know.
+    """
+    view = view or View()
+    started = time.perf_counter()
+    frontend = model.config.frontend
+    dataset = ClipDataset(
+        Features(clips, frontend, view=view),
+        model.labels,
+        frontend,
+    )
+    outputs = run(
+        model,
+        dataset,
+        list(range(len(clips))),
+        batch_tokens=batch_tokens,
+        workers=workers,
+        max_unreadable=max_unreadable,
+        on_clip=on_clip,
+    )
+    sizes = [FreqTime(frontend.num_mels, frames) for frames in outputs.frames]
+    return Evaluation(
+        metrics=measure_scores(
+            outputs.logits, outputs.targets, multi_label=model.config.task == "multi-label"
+        ),
+        view=view,
+        gmacs_per_clip=sum(gmacs(model.config, size) for size in sizes) / len(sizes),
+        tokens_per_clip=sum(tokens_of(model.config, size) for size in sizes) / len(sizes),
+        seconds=time.perf_counter() - started,
+        outputs=outputs,
+    )
+
+
+@torch.no_grad()
+def run(
+    model: Classifier,
+    dataset: ClipDataset,
+    indices: Sequence[int],
+    *,
+    batch_tokens: int,
+    workers: int,
+    max_unreadable: int = 0,
+    on_clip: OnClip | None = None,
+    autocast: Callable[[], Any] | None = None,
+) -> Outputs:
+    """Logits of some clips of a data set, in the order of ``indices``.
+
+    Raises:
+        InputError: if more clips than allowed cannot be read.
+    """
+    view = dataset.features.view
+    step_ms = view.step_ms(model.config.frontend.hop_ms)
+    device = model.head.linear.weight.device
+    keys = [(0, part) for part in _parts(model, dataset, indices, batch_tokens)]
+    done: list[Batch] = []
+    logits: list[Tensor] = []
+    unreadable: list[str] = []
+    finished = 0
+    for (_, part), batch in zip(keys, load_batches(dataset, keys, workers=workers), strict=True):
+        unreadable += batch.unreadable
+        if len(unreadable) > max_unreadable:
+            raise too_many_unreadable(unreadable, max_unreadable)
+        finished += len(part)
+        if batch.indices:
+            moved = batch.to(device)
+            with autocast() if autocast else torch.no_grad():
+                out = model(moved.spectrograms, view.patch, step_ms)
+            logits.append(out.float().cpu())
+            done.append(batch)
+        if on_clip:
+            on_clip(finished, len(indices))
+    if not done:
+        raise too_many_unreadable(unreadable or ["no clip was readable"], max_unreadable)
+    place = {index: i for i, index in enumerate(indices)}
+    order = torch.tensor([place[i] for batch in done for i in batch.indices]).argsort()
+    frames = [n for batch in done for n in batch.lengths]
+    return Outputs(
+        logits=torch.cat(logits)[order],
+        targets=torch.cat([batch.targets for batch in done])[order],
+        frames=tuple(frames[i] for i in order.tolist()),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _parts(
+    model: Classifier, dataset: ClipDataset, indices: Sequence[int], batch_tokens: int
+) -> list[list[int]]:
+    """Clips that are computed together.
+
+    Lengths are only known once a clip is read, so their number is fixed beforehand: by the longest
+    spectrogram that is kept, else as if all clips were as long as the model's positions reach.
+    """
+    frontend, positions = model.config.frontend, model.config.positions
+    kept = [spectrogram.shape[1] for spectrogram in dataset.features.kept.values()]
+    usual = max(kept) if kept else round(positions.extent[1] * 1000 / frontend.hop_ms)
+    if dataset.longest is not None:
+        usual = min(usual, dataset.longest)
+    tokens = tokens_of(model.config, FreqTime(frontend.num_mels, frontend.fixed_frames or usual))
+    size = max(1, batch_tokens // tokens)
+    return [list(indices[i : i + size]) for i in range(0, len(indices), size)]

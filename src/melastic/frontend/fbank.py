@@ -1,0 +1,180 @@
+"""Kaldi-compatible log-mel filter bank in plain torch: batched, differentiable, on any device."""
+
+import math
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from melastic.errors import InputError
+
+PREEMPHASIS = 0.97
+"""Share of the previous sample that is subtracted from each sample."""
+LOW_HZ = 20.0
+"""Lower edge of the first mel filter (Hz); the upper edge of the last is half the sample rate."""
+FLOOR = torch.finfo(torch.float32).eps
+"""Smallest power that enters the logarithm."""
+FRAMES_AT_ONCE = 400
+"""Frames per block: a block and its spectrum stay in the processor's cache."""
+MELS_AT_ONCE = 16
+"""Mel bins per product: neighbouring filters share a narrow band of frequencies."""
+
+
+def log_mel(
+    waveform: Float[Tensor, "*clips samples"],
+    *,
+    sample_rate: int = 16_000,
+    hop_ms: float = 10.0,
+    window_ms: float = 25.0,
+    num_mels: int = 128,
+) -> Float[Tensor, "*clips freq time"]:
+    """Log-mel spectrogram as Kaldi defines it.
+
+    Frames lie wholly inside the clip. Each loses its mean, is pre-emphasised (0.97), weighted with
+    a symmetric Hann window, and zero-padded to a power of two; mel filters from 20 Hz to half the
+    sample rate sum its power, and the natural logarithm is taken. A constant offset of the waveform
+    changes nothing, so AST's subtraction of the clip's mean is not needed.
+
+    Args:
+        waveform: samples in [-1, 1]; leading axes are kept.
+        sample_rate: samples per second (Hz).
+        hop_ms: step between frames (ms), rounded down to whole samples.
+        window_ms: length of a frame (ms), rounded down to whole samples.
+        num_mels: mel bins.
+
+    Returns:
+        Natural log of power, ``1 + (samples - window) // hop`` frames.
+
+    Raises:
+        InputError: if the clip is shorter than a window, or a size is not positive.
+
+    Source: Kaldi's ``compute-fbank-feats``, with the settings of YuanGongND/ast
+        (``htk_compat``, no energy, no dither).
+    """
+    window, hop = frame_sizes(sample_rate, hop_ms=hop_ms, window_ms=window_ms)
+    if num_mels < 1:
+        raise InputError(f"num_mels must be at least 1, got {num_mels}; try 128")
+    samples = waveform.shape[-1]
+    if samples < window:
+        raise InputError(
+            f"a clip needs at least one window of {window_ms:g} ms ({window} samples at "
+            f"{sample_rate} Hz), got {samples} samples; give a longer clip or a shorter window_ms"
+        )
+    exact = torch.float32 if waveform.device.type == "mps" else torch.float64
+    pieces = _blocks(waveform.reshape(-1, samples), window, hop)
+    taper = _taper(window, exact, waveform.device)
+    filters = _mel_filters(num_mels, window, sample_rate, waveform.device)
+    blocks = [_log_mel_block(piece.to(exact), window, hop, taper, filters) for piece in pieces]
+    frames = 1 + (samples - window) // hop
+    spectrogram = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+    spectrogram = spectrogram.reshape(-1, frames, num_mels)
+    return spectrogram.transpose(1, 2).reshape(*waveform.shape[:-1], num_mels, frames)
+
+
+def frame_sizes(sample_rate: int, *, hop_ms: float, window_ms: float) -> tuple[int, int]:
+    """Window and hop in samples.
+
+    Raises:
+        InputError: if either is shorter than it may be.
+    """
+    if sample_rate < 1:
+        raise InputError(f"sample_rate must be positive, got {sample_rate} Hz; try 16000")
+    window, hop = int(sample_rate * window_ms / 1000), int(sample_rate * hop_ms / 1000)
+    if window < 2:
+        raise InputError(
+            f"window_ms must span at least 2 samples, got {window_ms:g} ms at {sample_rate} Hz; "
+            "try 25"
+        )
+    if hop < 1:
+        raise InputError(
+            f"hop_ms must span at least 1 sample, got {hop_ms:g} ms at {sample_rate} Hz; try 10"
+        )
+    return window, hop
+
+
+def _blocks(clips: Tensor, window: int, hop: int) -> list[Tensor]:
+    """Cut clips into pieces of whole frames, each small enough for the cache.
+
+    Short clips share a piece; a long one is cut, with the overlap that its frames need.
+    """
+    samples = clips.shape[1]
+    frames = 1 + (samples - window) // hop
+    if frames <= FRAMES_AT_ONCE:
+        return list(clips.split(max(1, FRAMES_AT_ONCE // frames)))
+    pieces = []
+    for clip in clips.split(1):
+        for first in range(0, frames, FRAMES_AT_ONCE):
+            last = min(first + FRAMES_AT_ONCE, frames) - 1
+            pieces.append(clip[:, first * hop : last * hop + window])
+    return pieces
+
+
+def _log_mel_block(
+    clips: Float[Tensor, "clips samples"],
+    window: int,
+    hop: int,
+    taper: Float[Tensor, " size"],
+    filters: list[tuple[int, Tensor]],
+) -> Float[Tensor, "frames freq"]:
+    """Log-mels of all frames of some clips of equal length.
+
+    ``filters`` are groups of mel filters, each with the frequency that it starts at.
+
+    Pre-emphasis and the removal of a frame's mean commute up to the factor ``1 - PREEMPHASIS``, so
+    the former runs once over the waveform. Only a frame's first sample differs (it has no
+    predecessor in the frame), and the Hann window is zero there.
+    Power is computed in float64 where the device has it: beside a strong tone, a float32 transform
+    buries quiet mel bins in its rounding.
+    """
+    size = len(taper)
+    offset = clips.unfold(1, window, hop).mean(-1, keepdim=True) * (1 - PREEMPHASIS)
+    steps = clips[:, 1:] - PREEMPHASIS * clips[:, :-1]
+    beyond = clips.new_zeros(len(clips), size - window)
+    emphasised = torch.cat([clips[:, :1], steps, beyond], dim=1)
+    framed = (emphasised.unfold(1, size, hop) - offset).mul_(taper)
+    spectrum = torch.fft.rfft(framed.flatten(0, 1))
+    power = (spectrum.real * spectrum.real).addcmul_(spectrum.imag, spectrum.imag).float()
+    bands = [power[:, low : low + len(part)] @ part for low, part in filters]
+    return torch.cat(bands, dim=1).clamp_min(FLOOR).log()
+
+
+@lru_cache(maxsize=32)
+def _taper(window: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " size"]:
+    """Symmetric Hann window, followed by zeros up to the size of the transform."""
+    taper = torch.hann_window(window, periodic=False, dtype=torch.float64)
+    return functional.pad(taper, (0, _transform_size(window) - window)).to(device, dtype)
+
+
+def _transform_size(window: int) -> int:
+    """Samples of the Fourier transform: the window's, rounded up to a power of two."""
+    return int(2 ** math.ceil(math.log2(window)))
+
+
+@lru_cache(maxsize=32)
+def _mel_filters(
+    num_mels: int, window: int, sample_rate: int, device: torch.device
+) -> list[tuple[int, Float[Tensor, "frequencies mels"]]]:
+    """Groups of filters, each with the first frequency that it weighs.
+
+    Triangles of equal width on the mel scale; the Nyquist frequency belongs to none.
+    """
+    size = _transform_size(window)
+    frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
+    low, high = _mel(torch.tensor([LOW_HZ, sample_rate / 2], dtype=torch.float64))
+    step = (high - low) / (num_mels + 1)
+    left = low + step * torch.arange(num_mels, dtype=torch.float64)
+    distance = (_mel(frequencies)[:, None] - left) / step
+    filters = torch.minimum(distance, 2 - distance).clamp_min(0)
+    filters[-1] = 0
+    groups = []
+    for group in filters.to(device, torch.float32).split(MELS_AT_ONCE, dim=1):
+        used = group.sum(1).nonzero().flatten().tolist() or [0]
+        groups.append((used[0], group[used[0] : used[-1] + 1].contiguous()))
+    return groups
+
+
+def _mel(frequency: Tensor) -> Tensor:
+    """Frequency (Hz) on the mel scale of HTK and Kaldi."""
+    return 1127 * torch.log1p(frequency / 700)

@@ -1,0 +1,84 @@
+"""Log-mels to what a model sees, and the statistics that this takes."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from melastic.config import FrontendConfig
+from melastic.errors import InputError
+from melastic.frontend.fbank import log_mel
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation of log-mels over all cells of all clips."""
+
+    mean: float
+    std: float
+
+
+def normalise(
+    spectrogram: Float[Tensor, "*clips freq time"], config: FrontendConfig
+) -> Float[Tensor, "*clips freq frames"]:
+    """Shift and scale log-mels to about zero mean and half a unit of deviation.
+
+    With ``fixed_frames`` the spectrogram is first cut or padded with zeros at its end. Zeros before
+    normalising are neither silence nor the mean; published AST weights were trained that way.
+
+    Source: YuanGongND/ast, dataloader: pad, then mask, then ``(x - mean) / (2 * std)``.
+    """
+    if config.fixed_frames is not None:
+        missing = config.fixed_frames - spectrogram.shape[-1]
+        spectrogram = functional.pad(spectrogram, (0, missing))
+    return (spectrogram - config.mean) / (2 * config.std)
+
+
+def spectrogram_of(
+    waveform: Float[Tensor, "*clips samples"],
+    config: FrontendConfig,
+    *,
+    hop_ms: float | None = None,
+) -> Float[Tensor, "*clips freq time"]:
+    """Normalised log-mel spectrogram of a waveform, as a model with this front end expects it."""
+    return normalise(raw_spectrogram_of(waveform, config, hop_ms=hop_ms), config)
+
+
+def raw_spectrogram_of(
+    waveform: Float[Tensor, "*clips samples"],
+    config: FrontendConfig,
+    *,
+    hop_ms: float | None = None,
+) -> Float[Tensor, "*clips freq time"]:
+    """The same before normalising."""
+    return log_mel(
+        waveform,
+        sample_rate=config.sample_rate,
+        hop_ms=config.hop_ms if hop_ms is None else hop_ms,
+        window_ms=config.window_ms,
+        num_mels=config.num_mels,
+    )
+
+
+def measure(spectrograms: Iterable[Float[Tensor, "freq _"]]) -> Statistics:
+    """Statistics over the cells of log-mels that are not normalised yet.
+
+    Raises:
+        InputError: if there are none, or all cells are equal.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for spectrogram in spectrograms:
+        cells = spectrogram.to(torch.float64)
+        count += cells.numel()
+        total += cells.sum().item()
+        squares += cells.square().sum().item()
+    if not count:
+        raise InputError("statistics need at least one clip, got none; check the selection")
+    mean = total / count
+    std = math.sqrt(max(0.0, squares / count - mean * mean))
+    if std == 0:
+        raise InputError("statistics need clips that vary, all cells are equal; check the audio")
+    return Statistics(mean, std)

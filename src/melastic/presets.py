@@ -1,0 +1,190 @@
+"""Named models. A paper is a combination of parts, about ten lines each."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from melastic.classifier import Classifier
+from melastic.config import (
+    AttentionPooling,
+    ClassTokenPooling,
+    FactorisedGrid,
+    FrontendConfig,
+    LearnedGrid,
+    MeanPooling,
+    ModelConfig,
+    PatchConfig,
+    PoolingConfig,
+    TransformerConfig,
+)
+from melastic.errors import InputError, unknown_name
+from melastic.patches.grid import FreqTime, PatchGrid, Remainder, freq_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """What a preset fixes and a recipe or a call may change."""
+
+    dim: int = 192
+    """Width of a token."""
+    depth: int = 12
+    """Blocks."""
+    num_heads: int = 3
+    """Attention heads."""
+    mlp_ratio: float = 4.0
+    """Width of a block's MLP, in units of ``dim``."""
+    patch: int | tuple[int, int] = 16
+    """Mel bins and frames of one patch; one number means square."""
+    stride: int | tuple[int, int] | None = None
+    """Mel bins and frames from one patch to the next; None: the patch size, so none overlap."""
+    input_size: tuple[int, int] = (128, 1024)
+    """Mel bins and frames that the position table covers; longer clips are squeezed into it."""
+    positions: Literal["learned", "factorised"] = "learned"
+    """One vector for each cell of the grid, or for each row and each column."""
+    pooling: Literal["class", "class+distillation", "mean", "attention"] = "class"
+    """What stands for a clip."""
+    remainder: Remainder = "pad"
+    """Cells that fill no whole patch: padded or cropped."""
+    sample_rate: int = 16_000
+    """Samples per second (Hz)."""
+    hop_ms: float = 10.0
+    """Step between frames (ms)."""
+
+
+SIZES = {
+    "nano": Architecture(dim=128, depth=6, num_heads=2),
+    "tiny": Architecture(dim=192, depth=12, num_heads=3),
+    "small": Architecture(dim=384, depth=12, num_heads=6),
+    "base": Architecture(dim=768, depth=12, num_heads=12),
+}
+"""Widths and depths; tiny, small and base are DeiT's (arXiv:2012.12877)."""
+
+FAMILIES: dict[str, Callable[[Architecture], Architecture]] = {
+    "ast": lambda size: size,
+}
+"""What a paper changes about a plain transformer of some size."""
+
+PRESETS = {
+    f"{family}-{size}": change(base)
+    for family, change in FAMILIES.items()
+    for size, base in SIZES.items()
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of presets and of bundled weights.
+
+    Args:
+        pattern: shell-style, such as ``"ast-*"``.
+    """
+    from melastic.checkpoints.store import bundled
+
+    return sorted(name for name in {*PRESETS, *bundled()} if fnmatch.fnmatch(name, pattern))
+
+
+def create_model(name: str, *, num_classes: int | None = None, **overrides: Any) -> Classifier:
+    """A model with random weights, drawn from torch's global generator.
+
+    Args:
+        name: a preset, such as ``"ast-tiny"``.
+        num_classes: how many classes; may be left out where ``labels`` are given.
+        **overrides: fields of :class:`Architecture`, and ``labels``, ``task``, ``mean``, ``std``,
+            ``fixed_frames``.
+
+    Raises:
+        InputError: if the name or an override is unknown, or sizes do not fit.
+    """
+    labels = overrides.pop("labels", None)
+    if labels is None:
+        if num_classes is None or num_classes < 1:
+            raise InputError(f"num_classes must be at least 1, got {num_classes}; try 10")
+        labels = tuple(str(i) for i in range(num_classes))
+    elif num_classes not in (None, len(labels)):
+        raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels")
+    task = overrides.pop("task", "single-label")
+    statistics = {k: overrides.pop(k) for k in ("mean", "std", "fixed_frames") if k in overrides}
+    architecture = architecture_of(name, **overrides)
+    return Classifier(
+        model_config(architecture, name=name, labels=tuple(labels), task=task, **statistics)
+    )
+
+
+def architecture_of(name: str, **overrides: Any) -> Architecture:
+    """A preset with some fields changed.
+
+    Raises:
+        InputError: if the preset or a field is unknown.
+    """
+    if name not in PRESETS:
+        raise unknown_name("model", name, PRESETS)
+    fields = [field.name for field in dataclasses.fields(Architecture)]
+    for key in overrides:
+        if key not in fields:
+            raise unknown_name("override", key, fields)
+    return dataclasses.replace(PRESETS[name], **overrides)
+
+
+def model_config(
+    architecture: Architecture,
+    *,
+    name: str,
+    labels: tuple[str, ...],
+    task: Literal["single-label", "multi-label"] = "single-label",
+    **statistics: Any,
+) -> ModelConfig:
+    """The full configuration of an architecture.
+
+    Args:
+        architecture: sizes and choices of parts.
+        name: preset it came from.
+        labels: name of each class.
+        task: whether a clip has one label or several.
+        **statistics: ``mean``, ``std`` and ``fixed_frames`` of the front end.
+    """
+    size, patch = freq_time(architecture.input_size), freq_time(architecture.patch)
+    stride = patch if architecture.stride is None else freq_time(architecture.stride)
+    patches = PatchConfig(patch=patch, stride=stride, remainder=architecture.remainder)
+    grid = PatchGrid(size=size, patch=patch, stride=stride, remainder=architecture.remainder)
+    table = FactorisedGrid if architecture.positions == "factorised" else LearnedGrid
+    return ModelConfig(
+        name=name,
+        labels=labels,
+        task=task,
+        frontend=FrontendConfig(
+            sample_rate=architecture.sample_rate,
+            num_mels=size.freq,
+            hop_ms=architecture.hop_ms,
+            **statistics,
+        ),
+        patches=patches,
+        positions=position_grid(table, grid.shape, stride, architecture.hop_ms),
+        encoder=TransformerConfig(
+            dim=architecture.dim,
+            depth=architecture.depth,
+            num_heads=architecture.num_heads,
+            mlp_ratio=architecture.mlp_ratio,
+        ),
+        pooling=_pooling(architecture),
+    )
+
+
+def position_grid(
+    table: type[LearnedGrid], shape: FreqTime, stride: FreqTime, hop_ms: float
+) -> LearnedGrid:
+    """A position table with one cell for each patch."""
+    return table(grid=shape, cell_mels=float(stride.freq), cell_ms=stride.time * hop_ms)
+
+
+def _pooling(architecture: Architecture) -> PoolingConfig:
+    """The pooling that an architecture names."""
+    choices: dict[str, PoolingConfig] = {
+        "class": ClassTokenPooling(tokens=1),
+        "class+distillation": ClassTokenPooling(tokens=2),
+        "mean": MeanPooling(),
+        "attention": AttentionPooling(num_heads=architecture.num_heads),
+    }
+    if architecture.pooling not in choices:
+        raise unknown_name("pooling", str(architecture.pooling), choices)
+    return choices[architecture.pooling]

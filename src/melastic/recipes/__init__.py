@@ -1,0 +1,50 @@
+"""Training recipes: functions that return a complete configuration."""
+
+import fnmatch
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from melastic.checkpoints.store import read_json
+from melastic.errors import unknown_name
+from melastic.recipes import esc50, fsdd, keywords, sounds
+from melastic.serialize import from_json
+from melastic.training.config import TrainConfig
+
+RECIPES: dict[str, Callable[[], TrainConfig]] = {
+    "sounds": sounds.sounds,
+    "fsdd": fsdd.fsdd,
+    "fsdd-loso": fsdd.fsdd_loso,
+    "asc": keywords.asc,
+    "esc50": esc50.esc50,
+    "esc10": esc50.esc10,
+}
+"""Every recipe by its name."""
+
+
+def recipe_names(pattern: str = "*") -> list[str]:
+    """Names of recipes.
+
+    Args:
+        pattern: shell-style, such as ``"esc*"``.
+    """
+    return [name for name in RECIPES if fnmatch.fnmatch(name, pattern)]
+
+
+def summary(name: str) -> str:
+    """The first line of a recipe's description."""
+    return (inspect.getdoc(RECIPES[name]) or "").splitlines()[0]
+
+
+def load_recipe(name_or_path: str) -> TrainConfig:
+    """A recipe by its name, or settings from a JSON file.
+
+    Raises:
+        InputError: if there is no such recipe or file, or the file is not a configuration.
+    """
+    if name_or_path in RECIPES:
+        return RECIPES[name_or_path]()
+    path = Path(name_or_path)
+    if path.suffix == ".json" or path.exists():
+        return from_json(TrainConfig, read_json(path), str(path))
+    raise unknown_name("recipe", name_or_path, RECIPES)

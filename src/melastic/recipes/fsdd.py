@@ -1,0 +1,37 @@
+"""Free Spoken Digit Dataset: ten digits, six speakers."""
+
+from dataclasses import replace
+
+from melastic.frontend.augment import Augmentation
+from melastic.training.config import DataConfig, ModelChoice, OptimConfig, TrainConfig
+
+
+def fsdd() -> TrainConfig:
+    """Spoken digits, official split (takes 0-4 of each speaker are the test)."""
+    return TrainConfig(
+        name="fsdd",
+        data=DataConfig(train="split=train", test="split=test"),
+        model=ModelChoice.of(
+            "ast-nano", depth=4, num_heads=4, patch=(128, 2), input_size=(128, 240), pooling="mean"
+        ),
+        augment=Augmentation(
+            warp_time=0.25,
+            warp_freq=0.2,
+            gain_db=6,
+            filter_db=12,
+            noise_db=20,
+            freq_masks=2,
+            time_masks=2,
+        ),
+        optim=OptimConfig(lr=2e-3, epochs=30, batch_tokens=1000),
+    )
+
+
+def fsdd_loso() -> TrainConfig:
+    """Spoken digits of a speaker who was never heard: fold 1 of leave-one-speaker-out.
+
+    Other folds: ``--data.train loso_fold!=2 --data.test loso_fold=2``.
+    """
+    return replace(
+        fsdd(), name="fsdd-loso", data=DataConfig(train="loso_fold!=1", test="loso_fold=1")
+    )

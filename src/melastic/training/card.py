@@ -1,0 +1,52 @@
+"""Model cards: what a model was trained on, how well it does, and how to make it again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from melastic.classifier import Classifier
+from melastic.evaluation.cost import gmacs
+from melastic.patches.grid import FreqTime
+from melastic.training.config import TrainConfig
+from melastic.training.setup import Splits
+
+
+def model_card(
+    model: Classifier, config: TrainConfig, splits: Splits, row: Mapping[str, Any]
+) -> str:
+    """Markdown for the model folder.
+
+    Args:
+        model: the trained model.
+        config: the run's settings.
+        splits: its clips.
+        row: its last measurements, with ``val`` and ``test`` where they were made.
+    """
+    frontend, patches = model.config.frontend, model.config.patches
+    count = sum(parameter.numel() for parameter in model.parameters())
+    second = FreqTime(frontend.num_mels, max(1, round(1000 / frontend.hop_ms)))
+    lines = [
+        "---",
+        "library_name: melastic",
+        "pipeline_tag: audio-classification",
+        "---",
+        "",
+        f"# {config.name}",
+        "",
+        f"An audio classifier with {len(splits.labels)} classes, made by "
+        f"`melastic train {config.name}`.",
+        "",
+        f"- {count:,} parameters ({model.config.name}), {gmacs(model.config, second):.3f} GMACs "
+        "for a second of audio",
+        f"- log-mels: {frontend.num_mels} bins, every {frontend.hop_ms:g} ms, at "
+        f"{frontend.sample_rate} Hz; patches {patches.patch.freq} x {patches.patch.time}",
+        f"- trained on {len(splits.train)} clips, seed {config.run.seed}",
+    ]
+    for key, name in (("val", "held-out"), ("test", "test")):
+        if key in row:
+            scores = row[key]
+            lines.append(
+                f"- {name} clips: accuracy {100 * scores['accuracy']:.2f} %, mAP "
+                f"{100 * scores['mAP']:.2f} % ({scores['clips']} clips)"
+            )
+    labels = ", ".join(splits.labels)
+    return "\n".join([*lines, "", f"Classes: {labels}", ""])

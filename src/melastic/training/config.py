@@ -1,0 +1,158 @@
+"""Everything a training run depends on. Each default stands here once, with its unit."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from melastic.errors import InputError
+from melastic.frontend.augment import Augmentation
+from melastic.patches.view import View
+from melastic.presets import Architecture, architecture_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Which clips are trained on, chosen by, and tested on."""
+
+    manifest: Path | None = None
+    """CSV or JSON manifest, such as ``melastic data prepare`` writes."""
+    train: str = "split=train"
+    """Clips to train on: column=value, column=a,b, column!=a, joined by &, or all."""
+    val: str | None = None
+    """Clips that choose the best epoch; None: the last epoch is kept. Never the test clips."""
+    val_share: float = 0.0
+    """Share of the training clips that is held out for this, where ``val`` is not given."""
+    test: str | None = "split=test"
+    """Clips that the finished model is evaluated on once; None: no such evaluation."""
+    balanced: bool = False
+    """Draw clips with replacement so that rare labels come as often as frequent ones."""
+    workers: int | None = None
+    """Processes that prepare batches; None: 2, or 0 where all spectrograms are kept in memory."""
+    cache_mb: int = 4000
+    """Most memory for spectrograms that are kept (MB)."""
+    max_unreadable: int = 0
+    """Clips that may turn out unreadable before the run stops; they are listed and left out."""
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        if not 0 <= self.val_share < 1:
+            raise InputError(f"data.val_share is in [0, 1), got {self.val_share}; try 0.1")
+        if self.val is not None and self.val_share:
+            raise InputError("data.val and data.val_share both name held-out clips; give one")
+        if self.val is not None and self.val == self.test:
+            raise InputError(
+                f"data.val and data.test name the same clips ({self.val}); choosing by the test "
+                "clips makes their score meaningless, use data.val_share"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """The model that is trained."""
+
+    preset: str = "ast-tiny"
+    """Name that ``melastic models`` lists."""
+    architecture: Annotated[Architecture, tyro.conf.arg(name="")] = Architecture()
+    """Sizes and choices of parts; the preset's unless changed."""
+    task: Literal["auto", "single-label", "multi-label"] = "auto"
+    """Whether a clip has one label; auto: multi-label where some clip has several."""
+
+    @classmethod
+    def of(cls, preset: str, **overrides: Any) -> "ModelChoice":
+        """A preset with some fields of its architecture changed."""
+        return cls(preset=preset, architecture=architecture_of(preset, **overrides))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig:
+    """How weights are changed."""
+
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """AdamW decays weights directly; Adam adds the decay to the gradient, as AST does."""
+    lr: float = 1e-3
+    """Learning rate at its peak."""
+    weight_decay: float = 0.05
+    """Decay of matrices; biases, norms, positions and class tokens are not decayed (AdamW)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Memory of the gradient's mean and of its square."""
+    epochs: int = 30
+    """Passes over the training clips."""
+    schedule: Literal["cosine", "constant", "step"] = "cosine"
+    """Course of the learning rate after warm-up; step: times ``decay`` at ``milestones``."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at whose end the step schedule decays."""
+    decay: float = 0.5
+    """Factor of the step schedule."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from zero."""
+    clip_norm: float | None = 1.0
+    """Longest gradient; None: not cut."""
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over all classes (single-label)."""
+    loss: Literal["auto", "cross-entropy", "binary"] = "auto"
+    """auto: cross-entropy for one label, binary cross-entropy for several."""
+    batch_tokens: int = 4096
+    """Most tokens in a step's batch, over all processes."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other, to save memory."""
+    average: Literal["ema", "tail", "none"] = "ema"
+    """Weights that are evaluated and kept: running average, mean over the last epochs, or plain."""
+    ema_decay: float = 0.995
+    """Memory of the running average, per step."""
+    tail_epochs: int = 5
+    """Epochs that ``tail`` averages over."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        for name in ("lr", "epochs", "batch_tokens", "accumulate", "tail_epochs"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"optim.{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema_decay < 1:
+            raise InputError(
+                f"optim.label_smoothing and optim.ema_decay are in [0, 1), got "
+                f"{self.label_smoothing} and {self.ema_decay}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """How a run is carried out and recorded; none of it changes the weights but precision."""
+
+    seed: int = 0
+    """Seed of every random draw."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Number format of matrix products; weights stay in float32."""
+    cpu: bool = False
+    """Use the CPU even where there is a GPU."""
+    patience: int | None = None
+    """Epochs without a better score on the held-out clips before the run ends; None: never."""
+    choose_by: Literal["accuracy", "mAP", "loss"] = "accuracy"
+    """Score on the held-out clips that chooses the best epoch."""
+    evaluate_every: int = 1
+    """Epochs from one evaluation on the held-out clips to the next."""
+    save_every_s: float = 30.0
+    """Least time between two saved states (s)."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where metrics go beside metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one."""
+        if self.evaluate_every < 1 or (self.patience is not None and self.patience < 1):
+            raise InputError("run.evaluate_every and run.patience are at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """A training run."""
+
+    name: str
+    """Name of the recipe."""
+    data: DataConfig = DataConfig()
+    model: ModelChoice = ModelChoice()
+    view: View = View()
+    """How a clip becomes tokens."""
+    augment: Augmentation = Augmentation()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig = RunConfig()

@@ -1,0 +1,341 @@
+"""Train a classifier. The whole loop, top to bottom."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from melastic.checkpoints.store import load_folder
+from melastic.classifier import Classifier
+from melastic.data.loader import Batch, ClipDataset, load_batches, too_many_unreadable
+from melastic.errors import DivergedError
+from melastic.evaluation.metrics import Metrics, loss_of, measure_scores
+from melastic.evaluation.plots import plot_confusion, plot_curves
+from melastic.patches.grid import FreqTime
+from melastic.progress import bar
+from melastic.randomness import generator
+from melastic.training.card import model_card
+from melastic.training.config import TrainConfig
+from melastic.training.held_out import gathered_outputs, is_better
+from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
+from melastic.training.record import Record, read_metrics
+from melastic.training.run_folder import MODEL, begin
+from melastic.training.setup import (
+    build_model,
+    build_sampler,
+    fingerprint,
+    read_features,
+    split_clips,
+    workers_for,
+)
+from melastic.training.state import STATE, Progress, load_state, save_state
+
+
+def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classifier:
+    """Train a classifier and leave a run folder behind.
+
+    The folder holds ``config.json``, ``metrics.jsonl``, ``model/`` (best on the held-out clips, or
+    last), ``state/`` (all that a resumed run needs) and plots. On a CPU a run that was stopped, at
+    whatever moment, and resumed ends with the same weights as one that was not.
+
+    Args:
+        config: all settings.
+        folder: the run folder.
+        resume: continue the run in this folder.
+
+    Raises:
+        InputError: if settings, clips or the folder cannot be used.
+        DivergedError: if the loss is not finite; names the step and the clips.
+    """
+    accelerator = Accelerator(cpu=config.run.cpu, mixed_precision=config.run.precision)
+    if accelerator.is_main_process:
+        begin(config, folder, resume=resume)
+    accelerator.wait_for_everyone()
+    return Trainer(config, folder, accelerator).run()
+
+
+class Trainer:
+    """A run under way."""
+
+    def __init__(self, config: TrainConfig, folder: Path, accelerator: Accelerator) -> None:
+        """Read clips, measure statistics, build the model, and continue from a saved state."""
+        self.config, self.folder, self.accelerator = config, folder, accelerator
+        self.main = accelerator.is_main_process
+        self.splits = split_clips(config)
+        training, failed = read_features(config, self.splits.train, "reading", quiet=not self.main)
+        self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=not self.main)
+        self.model = build_model(config, self.splits, training.statistics(left_out=failed))
+        self.clips = ClipDataset(
+            training,
+            self.splits.labels,
+            self.model.config.frontend,
+            augmentation=config.augment,
+            seed=config.run.seed,
+        )
+        self.sampler = build_sampler(config, self.splits, self.model, self.clips, failed)
+        self.per_epoch = len(self.sampler.epoch(0))
+        self.model.to(accelerator.device)
+        self.average = WeightAverage(self.model, config.optim)
+        self.wrapped, self.optimizer = accelerator.prepare(
+            self.model, build_optimizer(self.model, config.optim)
+        )
+        self.progress = Progress(
+            config=fingerprint(config, self.splits), unreadable=list(failed.values())
+        )
+        if (folder / STATE).exists():
+            self.progress = load_state(
+                folder,
+                self.progress.config,
+                self.model,
+                self.average,
+                self.optimizer,
+                accelerator.scaler,
+            )
+        self.saved_at = time.monotonic()
+
+    def run(self) -> Classifier:
+        """All epochs that remain, then the test."""
+        progress, epochs = self.progress, self.config.optim.epochs
+        with Record(
+            self.folder, self.config, main=self.main, after_step=progress.step
+        ) as self.record:
+            self._introduce()
+            while progress.epoch < epochs and not self._out_of_patience():
+                began = time.monotonic()
+                self._epoch()
+                self.average.after_epoch(self.model, progress.epoch)
+                progress.epoch += 1
+                self._finish_epoch(time.monotonic() - began)
+                progress.step_in_epoch, progress.loss_sum = 0, 0.0
+                done = progress.epoch == epochs or self._out_of_patience()
+                if done or time.monotonic() - self.saved_at > self.config.run.save_every_s:
+                    self._save_state()
+            return self._finish()
+
+    def _epoch(self) -> None:
+        """The steps of one epoch that remain."""
+        progress, config = self.progress, self.config
+        steps = self.sampler.epoch(progress.epoch)
+        left = steps[progress.step_in_epoch :]
+        keys = [(progress.epoch, part) for step in left for part in self._parts(step)]
+        batches = load_batches(self.clips, keys, workers=workers_for(config, self.clips.features))
+        title = f"epoch {progress.epoch + 1}/{config.optim.epochs}"
+        with bar(title, quiet=not self.main) as advance:
+            for indices in left:
+                self._set_learning_rate()
+                progress.loss_sum += self._step(batches, len(indices))
+                self.average.after_step(self.model, progress.step)
+                progress.step += 1
+                progress.step_in_epoch += 1
+                advance(progress.step_in_epoch, len(steps))
+                since_saved = time.monotonic() - self.saved_at
+                if progress.step_in_epoch < len(steps) and since_saved > config.run.save_every_s:
+                    self._save_state()
+
+    def _parts(self, indices: Sequence[int]) -> list[list[int]]:
+        """A step's clips that this process computes, in as many parts as are accumulated."""
+        parts = self.config.optim.accumulate
+        first = self.accelerator.process_index * parts
+        slices = self.accelerator.num_processes * parts
+        return [list(indices[first + part :: slices]) for part in range(parts)]
+
+    def _set_learning_rate(self) -> None:
+        """The learning rate of the step that comes."""
+        total = self.config.optim.epochs * self.per_epoch
+        rate = learning_rate(
+            self.config.optim, self.progress.step, total=total, per_epoch=self.per_epoch
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _step(self, batches: Iterator[Batch], clips: int) -> float:
+        """One optimiser step; returns the mean loss of its clips.
+
+        Losses are summed and divided by the clips of the whole step, so that the gradient does not
+        depend on how many processes or parts share it.
+        """
+        parts = self.config.optim.accumulate
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(parts):
+            batch = next(batches).to(self.accelerator.device)
+            self._count_unreadable(batch)
+            last = part == parts - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                with self.accelerator.autocast():
+                    loss = self._losses(batch).sum()
+                self._check_finite("loss", loss, batch)
+                self.accelerator.backward(loss * (self.accelerator.num_processes / clips))
+            total += loss.detach()
+        if self.config.optim.clip_norm is not None:
+            norm = self.accelerator.clip_grad_norm_(
+                self.wrapped.parameters(), self.config.optim.clip_norm
+            )
+            if norm is not None and self.accelerator.scaler is None:
+                self._check_finite("length of the gradient", norm, batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return self.accelerator.reduce(total).item() / clips
+
+    def _losses(self, batch: Batch) -> Tensor:
+        """Loss of each clip; a process without clips computes a silent one that counts nothing."""
+        config, frontend = self.config, self.model.config.frontend
+        step_ms = config.view.step_ms(frontend.hop_ms)
+        if not batch.indices:
+            silence = torch.zeros(1, *config.model.architecture.input_size)
+            silent = self.wrapped(silence.to(batch.frames), config.view.patch, step_ms)
+            return silent.sum(1) * 0
+        logits = self.wrapped(batch.spectrograms, config.view.patch, step_ms, self._kept(batch))
+        loss = config.optim.loss
+        return loss_of(
+            logits.float(),
+            batch.targets,
+            binary=self.splits.multi_label if loss == "auto" else loss == "binary",
+            smoothing=config.optim.label_smoothing,
+        )
+
+    def _kept(self, batch: Batch) -> list[Tensor] | None:
+        """Which tokens of each clip are used, drawn for (seed, step, clip)."""
+        keep, step = self.config.view.keep, self.progress.step
+        if keep == 1:
+            return None
+        kept = []
+        for index, frames in zip(batch.indices, batch.lengths, strict=True):
+            size = FreqTime(self.model.config.frontend.num_mels, frames)
+            tokens = self.model.patch_embed.grid(size).num_patches
+            order = torch.randperm(
+                tokens, generator=generator(self.config.run.seed, "keep", step, index)
+            )
+            kept.append(order[: max(1, round(keep * tokens))].sort().values)
+        return kept
+
+    def _check_finite(self, what: str, value: Tensor, batch: Batch) -> None:
+        """Stop where training leaves the finite numbers."""
+        if torch.isfinite(value):
+            return
+        names = [str(self.splits.train[i].path) for i in batch.indices]
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        raise DivergedError(
+            f"the {what} must be finite, it is {value.item()} at step {self.progress.step} "
+            f"(epoch {self.progress.epoch + 1}); lower optim.lr or check the clips: {shown}"
+        )
+
+    def _count_unreadable(self, batch: Batch) -> None:
+        """Report clips that could not be read; stop when there are more than allowed."""
+        known, allowed = self.progress.unreadable, self.config.data.max_unreadable
+        for reason in batch.unreadable:
+            if reason not in known:
+                known.append(reason)
+                self.record.note(f"left out: {reason}")
+        if len(known) > allowed:
+            raise too_many_unreadable(known, allowed)
+
+    def _finish_epoch(self, seconds: float) -> None:
+        """Evaluate, record, and keep the model if it is the best so far."""
+        progress, config = self.progress, self.config
+        progress.elapsed_s += seconds
+        row: dict[str, Any] = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "loss": progress.loss_sum / max(1, progress.step_in_epoch),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "clips_per_s": len(self.splits.train) / seconds,
+            "elapsed_s": progress.elapsed_s,
+        }
+        text = f"epoch {progress.epoch}/{config.optim.epochs}  loss {row['loss']:.4f}"
+        last = progress.epoch == config.optim.epochs
+        if self.splits.val and (last or progress.epoch % config.run.evaluate_every == 0):
+            with self.average.swapped(self.model):
+                metrics = self._scores(self.held_out)
+                row["val"] = asdict(metrics)
+                text += f"  held out: accuracy {metrics.accuracy:.4f}, mAP {metrics.mAP:.4f}"
+                if is_better(metrics, progress.best_score, config.run.choose_by):
+                    progress.best_score = getattr(metrics, config.run.choose_by)
+                    progress.best_epoch = progress.epoch
+                    self._save_model(row)
+                    text += "  best"
+        remaining = progress.elapsed_s / progress.epoch * (config.optim.epochs - progress.epoch)
+        self.record.add(row)
+        self.record.note(f"{text}  {row['clips_per_s']:.0f} clips/s  {_clock(remaining)} to go")
+
+    def _out_of_patience(self) -> bool:
+        """Whether too many epochs have passed without a better score."""
+        best, patience = self.progress.best_epoch, self.config.run.patience
+        return None not in (best, patience) and self.progress.epoch - (best or 0) >= (patience or 0)
+
+    def _scores(self, features: Any, plot: Path | None = None) -> Metrics:
+        """Scores over clips, shared out among the processes."""
+        dataset = ClipDataset(features, self.splits.labels, self.model.config.frontend)
+        outputs = gathered_outputs(self.accelerator, self.model, dataset, self.config)
+        if plot and self.main:
+            plot_confusion(outputs, self.splits.labels, plot)
+        return measure_scores(outputs.logits, outputs.targets, multi_label=self.splits.multi_label)
+
+    def _finish(self) -> Classifier:
+        """Keep the last weights where none were chosen, evaluate on the test clips, and plot."""
+        row: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
+        if not self.splits.val:
+            with self.average.swapped(self.model):
+                self._save_model(row)
+        self.accelerator.wait_for_everyone()
+        self.model.load_state_dict(load_folder(self.folder / MODEL).state_dict())
+        if self.splits.test:
+            features, _ = read_features(
+                self.config, self.splits.test, "reading test clips", quiet=not self.main
+            )
+            metrics = self._scores(features, self.folder / "confusion.png")
+            row["test"] = asdict(metrics)
+            self.record.add(row)
+            self._save_model(row)
+            self.record.note(
+                f"test: accuracy {metrics.accuracy:.4f}, mAP {metrics.mAP:.4f} "
+                f"({metrics.clips} clips)"
+            )
+        if self.main:
+            plot_curves(read_metrics(self.folder), self.folder / "curves.png")
+        if self.progress.unreadable:
+            self.record.note(f"{len(self.progress.unreadable)} unreadable clips were left out")
+        self.record.note(f"model and records are in {self.folder}")
+        self.accelerator.wait_for_everyone()
+        return load_folder(self.folder / MODEL)
+
+    def _introduce(self) -> None:
+        """Say what is about to happen."""
+        splits, count = self.splits, sum(p.numel() for p in self.model.parameters())
+        resumed = f", resumed at step {self.progress.step}" if self.progress.step else ""
+        self.record.note(
+            f"{self.config.name}: {len(splits.train)} training, {len(splits.val)} held-out and "
+            f"{len(splits.test)} test clips of {len(splits.labels)} classes; {count:,} parameters; "
+            f"{self.per_epoch} steps an epoch on {self.accelerator.device}{resumed}"
+        )
+
+    def _save_model(self, row: dict[str, Any]) -> None:
+        """Write the model as it is now."""
+        if self.main:
+            card = model_card(self.model, self.config, self.splits, row)
+            self.model.save(self.folder / MODEL, card=card)
+
+    def _save_state(self) -> None:
+        """Write the state of the run."""
+        self.saved_at = time.monotonic()
+        if self.main:
+            save_state(
+                self.folder,
+                self.progress,
+                self.model,
+                self.average,
+                self.optimizer,
+                self.accelerator.scaler,
+            )
+
+
+def _clock(seconds: float) -> str:
+    """A duration as people read it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,140 @@
+"""What a run writes down: metrics.jsonl, trackers, and lines for people."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from melastic.checkpoints.store import replacing
+from melastic.errors import InputError
+from melastic.progress import note
+from melastic.serialize import to_json
+from melastic.training.config import TrainConfig
+
+METRICS = "metrics.jsonl"
+
+
+class Record:
+    """Rows of measurements; only the main process writes them."""
+
+    def __init__(self, folder: Path, config: TrainConfig, *, main: bool, after_step: int) -> None:
+        """Continue a record.
+
+        Args:
+            folder: the run folder.
+            config: the run's settings.
+            main: whether this process writes.
+            after_step: rows of later steps are dropped, since a resumed run makes them again.
+        """
+        self.path, self.main = folder / METRICS, main
+        self.trackers: list[Any] = []
+        if not main:
+            return
+        rows = [row for row in read_metrics(folder) if row["step"] <= after_step]
+        with replacing(self.path) as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for name in config.run.trackers:
+            self.trackers.append(
+                _tensorboard(folder) if name == "tensorboard" else _wandb(folder, config)
+            )
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write one row; numbers also go to the trackers."""
+        if not self.main:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        numbers = {k: v for k, v in _flat(row).items() if isinstance(v, int | float)}
+        for tracker in self.trackers:
+            tracker(numbers, row["step"])
+
+    def note(self, text: str) -> None:
+        """Tell people one line."""
+        note(text, quiet=not self.main)
+
+    def __enter__(self) -> "Record":
+        """Nothing to open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the trackers."""
+        for tracker in self.trackers:
+            tracker(None, 0)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics; a last line that was cut short is left out."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested rows with slashes between the names."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}/")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
+    return flat
+
+
+def _needed(name: str) -> ModuleType:
+    """An optional package."""
+    import importlib
+
+    try:
+        return importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
+    except ImportError:
+        raise InputError(
+            f"run.trackers names {name}, which is not installed; install 'melastic[{name}]'"
+        ) from None
+
+
+def _tensorboard(folder: Path) -> Any:
+    """Write numbers for TensorBoard."""
+    writer = _needed("tensorboard").SummaryWriter(str(folder / "tensorboard"))
+
+    def write(numbers: Mapping[str, float] | None, step: int) -> None:
+        if numbers is None:
+            writer.close()
+            return
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+
+    return write
+
+
+def _wandb(folder: Path, config: TrainConfig) -> Any:
+    """Send numbers to Weights & Biases."""
+    wandb = _needed("wandb")
+    run = wandb.init(
+        project="melastic",
+        name=folder.name,
+        dir=str(folder),
+        config=to_json(config),
+        resume="allow",
+    )
+
+    def write(numbers: Mapping[str, float] | None, step: int) -> None:
+        if numbers is None:
+            run.finish()
+            return
+        run.log(dict(numbers), step=step)
+
+    return write

@@ -1,0 +1,46 @@
+"""Run folders: begin one, recognise one, read one."""
+
+from pathlib import Path
+
+from melastic.checkpoints.store import read_json, write_json
+from melastic.errors import InputError
+from melastic.serialize import from_json, to_json
+from melastic.training.config import TrainConfig
+from melastic.training.state import STATE
+
+CONFIG, MODEL = "config.json", "model"
+"""Settings of the run, and the folder of its model."""
+
+
+def begin(config: TrainConfig, folder: Path, *, resume: bool) -> None:
+    """Write the settings to a new run folder.
+
+    Raises:
+        InputError: if it holds a run already, or none where one is to be resumed.
+    """
+    if resume:
+        read_run_config(folder)
+        return
+    if (folder / STATE).exists() or (folder / MODEL).exists():
+        raise InputError(
+            f"{folder}: holds a run already; continue it with --resume {folder}, or name another "
+            "folder with --out"
+        )
+    write_json(folder / CONFIG, to_json(config))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run."""
+    return (folder / CONFIG).is_file() and (folder / MODEL).is_dir()
+
+
+def read_run_config(folder: Path) -> TrainConfig:
+    """The settings of a run.
+
+    Raises:
+        InputError: if the folder holds no run, or its settings are damaged.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder}: holds no run (no {CONFIG}); check the folder")
+    return from_json(TrainConfig, read_json(path), str(path))

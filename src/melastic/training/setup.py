@@ -1,0 +1,181 @@
+"""Before the first step: which clips, which classes, which model."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from melastic.checkpoints.store import digest
+from melastic.classifier import Classifier
+from melastic.config import FrontendConfig
+from melastic.data.loader import ClipDataset, Features
+from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
+from melastic.data.sampler import TokenBudgetSampler, balanced_weights
+from melastic.errors import InputError, unknown_name
+from melastic.frontend.normalize import Statistics
+from melastic.patches.grid import FreqTime, freq_time
+from melastic.presets import PRESETS, model_config
+from melastic.progress import bar, note
+from melastic.randomness import generator
+from melastic.serialize import to_json
+from melastic.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The clips of a run."""
+
+    train: list[Clip]
+    val: list[Clip]
+    """Clips that choose the best epoch; may be empty."""
+    test: list[Clip]
+    """Clips that the finished model is evaluated on; may be empty."""
+    labels: tuple[str, ...]
+    multi_label: bool
+
+
+def split_clips(config: TrainConfig) -> Splits:
+    """Read the manifest and share its clips out.
+
+    Raises:
+        InputError: if the manifest is missing or wrong, or a selection names no clip, or training
+            clips are held out or tested on as well.
+    """
+    data = config.data
+    if data.manifest is None:
+        raise InputError(
+            "data.manifest is required; write one with 'melastic data prepare' and pass "
+            "--data.manifest FILE"
+        )
+    clips = read_manifest(data.manifest)
+    train = select(clips, data.train)
+    val = select(clips, data.val) if data.val else []
+    if data.val_share:
+        train, val = hold_out(train, data.val_share, config.run.seed)
+    test = select(clips, data.test) if data.test else []
+    for name, others in (("val", val), ("test", test)):
+        shared = {(c.path, c.start_s) for c in train} & {(c.path, c.start_s) for c in others}
+        if shared:
+            raise InputError(
+                f"data.train and data.{name} must not share clips, {len(shared)} are in both, such "
+                f"as {min(shared)[0]}; change the selections"
+            )
+    check_files([*train, *val, *test])
+    labels = label_names([*train, *val, *test])
+    unseen = set(labels) - {label for clip in train for label in clip.labels}
+    if unseen:
+        raise InputError(
+            f"every label needs training clips, {sorted(unseen)[0]!r} has none; change data.train"
+        )
+    several = any(len(clip.labels) > 1 for clip in clips)
+    multi = several if config.model.task == "auto" else config.model.task == "multi-label"
+    if several and not multi:
+        raise InputError(
+            "model.task is single-label and clips have several labels; use multi-label"
+        )
+    return Splits(train, val, test, labels, multi)
+
+
+def hold_out(clips: Sequence[Clip], share: float, seed: int) -> tuple[list[Clip], list[Clip]]:
+    """Share clips out at random, label by label: (to train on, held out)."""
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, clip in enumerate(clips):
+        groups[clip.labels].append(index)
+    held: set[int] = set()
+    for labels, members in groups.items():
+        order = torch.randperm(
+            len(members), generator=generator(seed, "hold out", *labels)
+        ).tolist()
+        held |= {members[i] for i in order[: round(share * len(members))]}
+    return (
+        [clip for i, clip in enumerate(clips) if i not in held],
+        [clip for i, clip in enumerate(clips) if i in held],
+    )
+
+
+def build_model(config: TrainConfig, splits: Splits, statistics: Statistics) -> Classifier:
+    """The model of a run, with the weights that its seed gives."""
+    if config.model.preset not in PRESETS:
+        raise unknown_name("model", config.model.preset, PRESETS)
+    task: Literal["multi-label", "single-label"] = (
+        "multi-label" if splits.multi_label else "single-label"
+    )
+    torch.manual_seed(config.run.seed)
+    return Classifier(
+        model_config(
+            config.model.architecture,
+            name=config.model.preset,
+            labels=splits.labels,
+            task=task,
+            mean=statistics.mean,
+            std=statistics.std,
+        )
+    )
+
+
+def read_features(
+    config: TrainConfig, clips: Sequence[Clip], title: str, *, quiet: bool
+) -> tuple[Features, dict[int, str]]:
+    """Spectrograms of clips, as many as memory is allowed for, and why some cannot be read.
+
+    Raises:
+        InputError: if more clips than allowed cannot be read.
+    """
+    architecture = config.model.architecture
+    frontend = FrontendConfig(
+        sample_rate=architecture.sample_rate,
+        num_mels=freq_time(architecture.input_size).freq,
+        hop_ms=architecture.hop_ms,
+    )
+    features = Features(clips, frontend, view=config.view, cache_mb=config.data.cache_mb)
+    with bar(title, quiet=quiet) as advance:
+        failed = features.fill(max_unreadable=config.data.max_unreadable, on_clip=advance)
+    for reason in failed.values():
+        note(f"left out: {reason}", quiet=quiet)
+    return features, failed
+
+
+def workers_for(config: TrainConfig, features: Features) -> int:
+    """Processes that prepare batches."""
+    if config.data.workers is not None:
+        return config.data.workers
+    return 0 if features.complete else 2
+
+
+def build_sampler(
+    config: TrainConfig,
+    splits: Splits,
+    model: Classifier,
+    dataset: ClipDataset,
+    left_out: Container[int],
+) -> TokenBudgetSampler:
+    """Batches of training clips by their nominal number of tokens, before augmentation."""
+    num_mels = model.config.frontend.num_mels
+    tokens = []
+    for index in range(len(splits.train)):
+        frames = 1 if index in left_out else dataset.features.frames(index)
+        cut = min(frames, dataset.longest or frames)
+        patches = model.patch_embed.grid(FreqTime(num_mels, cut)).num_patches
+        tokens.append(max(1, round(patches * config.view.keep)))
+    return TokenBudgetSampler(
+        tokens,
+        batch_tokens=config.optim.batch_tokens,
+        seed=config.run.seed,
+        weights=balanced_weights(splits.train) if config.data.balanced else None,
+        left_out=left_out,
+    )
+
+
+def fingerprint(config: TrainConfig, splits: Splits) -> str:
+    """Digest of all that decides the weights of a run."""
+    run = dataclasses.replace(config.run, trackers=(), save_every_s=0.0)
+    data = dataclasses.replace(config.data, manifest=None, workers=None)
+    settings = dataclasses.replace(config, run=run, data=data)
+    clips: list[Any] = [
+        [clip.path.name, list(clip.labels), clip.start_s, clip.end_s]
+        for clip in (*splits.train, *splits.val)
+    ]
+    return digest([to_json(settings), clips])

@@ -1,0 +1,152 @@
+import json
+
+import pytest
+import torch
+
+import melastic
+from melastic.checkpoints.store import CONFIG, WEIGHTS, load_folder, replacing, write_json
+from melastic.errors import InputError
+from tests.models import COMBINATIONS, MELS, small
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = small("class")
+    model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(("pooling", "patch", "positions"), COMBINATIONS)
+def test_a_saved_model_comes_back_with_the_same_logits(tmp_path, pooling, patch, positions):
+    model, clips = small(pooling, patch, positions), [torch.randn(MELS, 40)]
+    model.save(tmp_path)
+    loaded = melastic.load(tmp_path)
+    assert loaded.config == model.config
+    assert torch.equal(loaded(clips), model(clips))
+
+
+def test_labels_front_end_and_positions_are_saved(tmp_path):
+    model = melastic.create_model(
+        "ast-nano",
+        depth=1,
+        labels=("dog", "cat"),
+        mean=-5.5,
+        std=3.25,
+        hop_ms=5.0,
+        task="multi-label",
+    )
+    model.save(tmp_path)
+    config = melastic.load(tmp_path).config
+    assert config.labels == ("dog", "cat")
+    assert (config.frontend.mean, config.frontend.std, config.frontend.hop_ms) == (-5.5, 3.25, 5.0)
+    assert config.task == "multi-label"
+    assert config.positions.extent == (128.0, 5.12)
+
+
+def test_a_run_folder_loads_its_model(saved):
+    assert isinstance(melastic.load(saved.parent), melastic.Classifier)
+
+
+def edit(folder, change):
+    config = json.loads((folder / CONFIG).read_text())
+    change(config)
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+def cut(folder):
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+
+
+DAMAGES = {
+    "weights cut short": (cut, "damaged or cut short"),
+    "weights empty": (lambda f: (f / WEIGHTS).write_bytes(b""), "damaged or cut short"),
+    "weights missing": (lambda f: (f / WEIGHTS).unlink(), "holds no model"),
+    "config missing": (lambda f: (f / CONFIG).unlink(), "holds no model"),
+    "config not JSON": (lambda f: (f / CONFIG).write_text("{"), "not valid JSON"),
+    "config of another program": (lambda f: (f / CONFIG).write_text("{}"), "not a melastic model"),
+    "config newer": (lambda f: edit(f, lambda c: c.update(version=99)), "update melastic"),
+    "unknown field": (lambda f: edit(f, lambda c: c["model"].update(lables=[])), "labels"),
+    "missing field": (lambda f: edit(f, lambda c: c["model"].pop("labels")), "lacks the field"),
+    "wrong type": (lambda f: edit(f, lambda c: c["model"].update(name=3)), "must be of type str"),
+    "another model's config": (
+        lambda f: edit(f, lambda c: c["model"]["encoder"].update(depth=3)),
+        "was saved with another config.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_one_clear_line(saved, damage):
+    change, words = DAMAGES[damage]
+    change(saved)
+    with pytest.raises(InputError, match=words) as error:
+        melastic.load(saved)
+    assert str(saved) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_not_finite_are_refused(saved):
+    model = load_folder(saved)
+    with torch.no_grad():
+        model.head.linear.weight[0, 0] = float("nan")
+    model.save(saved)
+    with pytest.raises(InputError, match=r"head\.linear\.weight is not finite"):
+        melastic.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("digts", "unknown model"), ("no/such/folder", "unknown model"), (".", "holds no model")],
+)
+def test_a_model_that_is_not_there_is_one_clear_line(name, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=words):
+        melastic.load(name)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, 1)
+
+    def killed_half_way():
+        with replacing(path) as part:
+            part.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        killed_half_way()
+    assert json.loads(path.read_text()) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unknown_presets_and_overrides_name_the_nearest():
+    with pytest.raises(InputError, match="did you mean ast-tiny"):
+        melastic.create_model("ast-tinny", num_classes=2)
+    with pytest.raises(InputError, match="did you mean depth"):
+        melastic.create_model("ast-tiny", num_classes=2, dept=3)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"dim": 10, "num_heads": 3}, {"depth": 0}, {"patch": 0}, {"hop_ms": -1.0}, {"sample_rate": 0}],
+)
+def test_impossible_sizes_are_one_clear_line(overrides):
+    with pytest.raises(InputError) as error:
+        melastic.create_model("ast-tiny", num_classes=2, **overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_presets_have_the_published_sizes():
+    counts = {
+        name: sum(p.numel() for p in melastic.create_model(name, num_classes=527).parameters())
+        for name in ("ast-tiny", "ast-small")
+    }
+    blocks = {
+        "ast-tiny": 12 * (12 * 192 * 192 + 13 * 192),
+        "ast-small": 12 * (12 * 384**2 + 13 * 384),
+    }
+    for name, count in counts.items():
+        dim = 192 if name == "ast-tiny" else 384
+        around = 256 * dim + dim + 512 * dim + dim + 2 * dim + 2 * dim + 527 * dim + 527
+        assert count == blocks[name] + around

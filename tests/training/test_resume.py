@@ -1,0 +1,158 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from melastic.data.manifest import read_manifest
+from melastic.errors import DivergedError, InputError
+from melastic.frontend.augment import Augmentation
+from melastic.patches.view import View
+from melastic.training.config import DataConfig, ModelChoice, OptimConfig, RunConfig, TrainConfig
+from melastic.training.loop import Trainer, train
+from melastic.training.state import STATE
+
+
+def settings(manifest, **optim):
+    return TrainConfig(
+        name="tones",
+        data=DataConfig(manifest=manifest, train="split=train", val="split=val", test="split=test"),
+        model=ModelChoice.of(
+            "ast-nano",
+            depth=1,
+            dim=16,
+            num_heads=2,
+            patch=(128, 4),
+            input_size=(128, 50),
+            pooling="mean",
+        ),
+        view=View(keep=0.8),
+        augment=Augmentation(mixup=0.5, warp_time=0.2, gain_db=6, freq_masks=1, time_masks=1),
+        optim=OptimConfig(**{"epochs": 3, "batch_tokens": 60, "warmup_steps": 4, **optim}),
+        run=RunConfig(cpu=True, save_every_s=0.0),
+    )
+
+
+def weights(folder):
+    return load_file(folder / "model" / "model.safetensors") | load_file(folder / STATE)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("average", ["ema", "tail", "none"])
+def test_a_run_that_stops_at_any_step_and_resumes_ends_with_the_same_weights(
+    tones, tmp_path, monkeypatch, average
+):
+    config = settings(tones, average=average)
+    train(config, tmp_path / "whole")
+    for stop in (1, 5, 9):
+        folder, count = tmp_path / f"stopped{stop}", 0
+        step = Trainer._step
+
+        def stopping(self, *args, stop=stop, step=step):
+            nonlocal count
+            count += 1
+            if count > stop:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_step", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                train(config, folder)
+        if not (folder / STATE).exists():
+            continue
+        train(config, folder, resume=True)
+        assert same(weights(folder), weights(tmp_path / "whole"))
+        lines = [
+            len((run / "metrics.jsonl").read_text().splitlines())
+            for run in (folder, tmp_path / "whole")
+        ]
+        assert lines[0] == lines[1]
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tones, tmp_path):
+    config = settings(tones, epochs=4)
+    train(config, tmp_path / "whole")
+    folder = tmp_path / "killed"
+    code = (
+        "import sys, torch; torch.set_num_threads(int(sys.argv[2]));"
+        "from pathlib import Path; from melastic.training.loop import train;"
+        "from melastic.training.run_folder import read_run_config;"
+        "p = Path(sys.argv[1]); train(read_run_config(p), p, resume=True)"
+    )
+    from melastic.training.run_folder import begin
+
+    begin(config, folder, resume=False)
+    command = [sys.executable, "-c", code, str(folder), str(torch.get_num_threads())]
+    kills = 0
+    for wait_s in (0.05, 0.2, 0.4):
+        run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while run.poll() is None and "classes" not in run.stderr.readline():
+            pass
+        time.sleep(wait_s)
+        if run.poll() is None:
+            os.kill(run.pid, signal.SIGKILL)
+            kills += 1
+        run.wait()
+        run.stderr.close()
+    assert kills
+    subprocess.run(command, check=True, capture_output=True)
+    assert same(weights(folder), weights(tmp_path / "whole"))
+
+
+def test_a_state_of_other_settings_is_refused(tones, tmp_path):
+    config = settings(tones, epochs=1)
+    train(config, tmp_path)
+    other = replace(config, optim=replace(config.optim, lr=1e-4))
+    with pytest.raises(InputError, match="another configuration"):
+        train(other, tmp_path, resume=True)
+
+
+def test_a_damaged_state_is_one_clear_line(tones, tmp_path):
+    config = settings(tones, epochs=1)
+    train(config, tmp_path)
+    (tmp_path / STATE).write_bytes((tmp_path / STATE).read_bytes()[:1000])
+    with pytest.raises(InputError, match="damaged"):
+        train(config, tmp_path, resume=True)
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tones, tmp_path):
+    losses = []
+    for parts in (1, 3):
+        config = settings(tones, accumulate=parts, epochs=1)
+        train(config, tmp_path / str(parts))
+        losses.append(weights(tmp_path / str(parts)))
+    for name, value in losses[0].items():
+        if name.startswith("model/"):
+            torch.testing.assert_close(value, losses[1][name], atol=2e-4, rtol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_clips(
+    tones, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Trainer, "_losses", lambda self, batch: torch.full((2,), torch.nan))
+    with pytest.raises(DivergedError, match=r"at step 0 .*\.wav"):
+        train(settings(tones), tmp_path)
+
+
+def test_an_unreadable_clip_stops_the_run_unless_it_is_allowed(tones, tmp_path, capfd):
+    rows = tones.read_text().splitlines()
+    manifest = tones.parent / "broken.csv"
+    (tones.parent / "broken.wav").write_bytes(b"RIFF")
+    manifest.write_text("\n".join([*rows, "broken.wav,low,train"]) + "\n")
+    config = settings(manifest, epochs=1)
+    with pytest.raises(InputError, match=r"broken\.wav.*1 unreadable, 0 allowed"):
+        train(config, tmp_path / "strict")
+    train(replace(config, data=replace(config.data, max_unreadable=1)), tmp_path / "lenient")
+    said = capfd.readouterr().err
+    assert "left out" in said
+    assert "1 unreadable clips were left out" in said
+    assert len(read_manifest(manifest)) == 31
