@@ -12,6 +12,7 @@ from melastic.errors import InputError, unknown_name
 T = TypeVar("T")
 KIND = "kind"
 """Key that says which dataclass of a union an object is."""
+_FLOAT_OR_NOTHING = {float, type(None)}
 
 
 def to_json(value: Any, hint: Any = None) -> Any:
@@ -29,10 +30,12 @@ def to_json(value: Any, hint: Any = None) -> Any:
         }
         return {KIND: type(value).__name__, **fields} if len(_classes(hint)) > 1 else fields
     if isinstance(value, tuple | list):
-        inner = [arg for arg in typing.get_args(hint) if arg is not Ellipsis] or [None]
-        return [to_json(item, inner[0] if len(_classes(inner[0])) else None) for item in value]
+        inner = next(iter(typing.get_args(hint)), None)
+        return [to_json(item, inner) for item in value]
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
+    if type(value) is int and (hint is float or set(typing.get_args(hint)) == _FLOAT_OR_NOTHING):
+        return float(value)  # so that settings written in code and read back are the same text
     return str(value) if isinstance(value, Path) else value
 
 

@@ -73,6 +73,7 @@ class Features:
         self.view = view or View()
         self.room = cache_mb * 1_000_000
         self.kept: dict[int, Tensor] = {}
+        self._frames: dict[int, int] = {}
 
     def __getitem__(self, index: int) -> Float[Tensor, "freq _"]:
         """Log-mels of one clip, not normalised.
@@ -97,6 +98,8 @@ class Features:
         if spectrogram.nbytes <= self.room:
             self.room -= spectrogram.nbytes
             self.kept[index] = spectrogram
+        else:
+            self.room = 0
         return spectrogram
 
     @property
@@ -105,17 +108,23 @@ class Features:
         return len(self.kept) == len(self.clips)
 
     def frames(self, index: int) -> int:
-        """Frames of one clip's spectrogram; read off the file's header where it is not kept."""
+        """Frames of one clip's spectrogram; read off the file's header where it is not kept.
+
+        Raises:
+            InputError: if the header cannot be read, naming the file.
+        """
         if index in self.kept:
             return self.kept[index].shape[1]
-        clip, frontend = self.clips[index], self.frontend
-        end_s = clip.end_s if clip.end_s is not None else duration_s(clip.path)
-        hop_ms = frontend.hop_ms if self.view.hop_ms is None else self.view.hop_ms
-        whole = 1 + int(max(0.0, (end_s - clip.start_s) * 1000 - frontend.window_ms) / hop_ms)
-        return max(1, whole // self.view.pooling.factor)
+        if index not in self._frames:
+            clip, frontend = self.clips[index], self.frontend
+            end_s = clip.end_s if clip.end_s is not None else duration_s(clip.path)
+            hop_ms = frontend.hop_ms if self.view.hop_ms is None else self.view.hop_ms
+            whole = 1 + int(max(0.0, (end_s - clip.start_s) * 1000 - frontend.window_ms) / hop_ms)
+            self._frames[index] = max(1, whole // self.view.pooling.factor)
+        return self._frames[index]
 
     def fill(self, *, max_unreadable: int = 0, on_clip: OnClip | None = None) -> dict[int, str]:
-        """Compute and keep spectrograms until the room is used up.
+        """Keep spectrograms until the room is used up, and read the headers of the other clips.
 
         Args:
             max_unreadable: how many clips may fail before it is an error.
@@ -131,16 +140,15 @@ class Features:
         with one_thread():
             for index in range(len(self.clips)):
                 try:
-                    size = self[index].nbytes
+                    if self.room > 0:
+                        self[index]
+                    self.frames(index)
                 except InputError as error:
                     failed[index] = str(error)
                     if len(failed) > max_unreadable:
                         raise too_many_unreadable(list(failed.values()), max_unreadable) from None
-                    continue
                 if on_clip:
                     on_clip(index + 1, len(self.clips))
-                if self.room < size:
-                    break
         return failed
 
     def statistics(
@@ -156,8 +164,7 @@ class Features:
         Raises:
             InputError: if a clip cannot be read, or all are equal.
         """
-        step = max(1, len(self.clips) // most)
-        chosen = range(0, len(self.clips), step)
+        chosen = range(0, len(self.clips), max(1, -(-len(self.clips) // most)))
 
         def readable() -> Iterator[Tensor]:
             for done, index in enumerate(chosen, start=1):

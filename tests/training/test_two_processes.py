@@ -1,0 +1,71 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from melastic.serialize import to_json
+from melastic.training.loop import train
+from tests.training.test_resume import settings
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(config, folder, *, processes):
+    """``accelerate launch -m melastic train``, as a user types it."""
+    recipe = folder.with_suffix(".json")
+    recipe.write_text(json.dumps(to_json(config)))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
+    command += ["--num_processes", str(processes), "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", str(free_port()), "-m", "melastic", "train", str(recipe)]
+    command += ["--out", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_train_as_one_does(tones, tmp_path, parts):
+    config = settings(tones, accumulate=parts)
+    train(config, tmp_path / "one")
+    done = launch(config, tmp_path / "two", processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("epoch 1/3") == 1, "only the main process speaks"
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for alone, shared in zip(one, two, strict=True):
+        assert alone.keys() == shared.keys()
+        if "loss" in alone:
+            assert shared["loss"] == pytest.approx(alone["loss"], abs=1e-4)
+            assert shared["lr"] == alone["lr"]
+        for split in alone.keys() & {"val", "test"}:
+            assert shared[split]["clips"] == alone[split]["clips"]
+            assert shared[split]["loss"] == pytest.approx(alone[split]["loss"], abs=1e-4)
+            assert shared[split]["accuracy"] == alone[split]["accuracy"]
+    weights = [load_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-3, rtol=1e-3)
+    assert not list((tmp_path / "two").rglob("*.part"))
+
+
+def test_a_run_of_two_processes_continues_in_one(tones, tmp_path):
+    config = settings(tones)
+    train(config, tmp_path / "one")
+    done = launch(config, tmp_path / "two", processes=2)
+    assert done.returncode == 0, done.stderr
+    again = train(config, tmp_path / "two", resume=True)
+    whole = load_file(tmp_path / "one" / "model" / "model.safetensors")
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(whole[name], value, atol=1e-3, rtol=1e-3)
