@@ -1,0 +1,122 @@
+"""What does not fit is refused in one line."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import melastic
+from melastic.checkpoints.convert import ORIGINS, facts_of
+from melastic.errors import InputError
+from tests.oracles.official import UNCHECKED, ast_state, vit_state
+
+AST = {"origin": "ast", "input_size": (32, 64), "num_heads": 3}
+VIT = {"origin": "vit", "input_size": (64, 64), "num_heads": 3, "num_classes": 2}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    "name",
+    ["v.cls_token", "v.pos_embed", "v.blocks.1.mlp.fc2.bias", "v.norm.weight", "mlp_head.1.weight"],
+)
+def test_a_missing_tensor_is_named(name, prefix):
+    state = {prefix + key: value for key, value in ast_state().items() if key != name}
+    assert_refused([f"ast weights: {prefix}{name} is missing"], state, **AST)
+
+
+@pytest.mark.parametrize("name", ["v.blocks.7.norm1.weight", "extra", "v.norm_pre.bias"])
+def test_an_unknown_tensor_is_named(name):
+    assert_refused([name, "no place"], ast_state() | {name: torch.zeros(2)}, **AST)
+
+
+def test_an_empty_file_lacks_its_first_tensor():
+    assert_refused(["ast weights: v.cls_token is missing"], {}, **AST)
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes():
+    state = ast_state() | {"v.blocks.0.attn.proj.weight": torch.zeros(24, 20)}
+    assert_refused(["v.blocks.0.attn.proj.weight", "24 x 24", "24 x 20"], state, **AST)
+
+
+def test_weights_that_are_not_finite_are_refused():
+    state = ast_state() | {"v.norm.bias": torch.full((24,), torch.nan)}
+    assert_refused(["v.norm.bias is not finite"], state, **AST)
+
+
+@pytest.mark.parametrize("state", [[1, 2], torch.nn.Linear(1, 1), "ast.pth", None])
+def test_what_is_no_state_dict_is_refused(state):
+    assert_refused(["state dict", type(state).__name__, "torch.load"], state, **AST)
+
+
+def test_a_state_dict_with_other_things_in_it_is_refused():
+    assert_refused(["'epoch'", "int"], ast_state() | {"epoch": 3}, **AST)
+
+
+@pytest.mark.parametrize("origin", ["asst", "timm", ""])
+def test_an_unknown_origin_is_refused_with_the_known_ones(origin):
+    assert_refused(["unknown origin", repr(origin), "ast"], ast_state(), origin=origin)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_an_unknown_fact_is_refused_with_a_suggestion(origin):
+    assert_refused(["'strid'", "did you mean stride"], {}, origin=origin, strid=10)
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_every_fact_is_explained_to_users(origin):
+    for field in dataclasses.fields(facts_of(origin)):
+        assert f"``{field.name}``" in melastic.from_official.__doc__
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (["stride 10 x 10", "2 x 5 = 10", "8", "leave stride out"], {"stride": 10}),
+        (["input_size 48 x 99", "8 positions"], {"input_size": (48, 99)}),
+        (["holds no whole patch"], {"input_size": (8, 64)}),
+        (["input_size=(mel bins, frames)"], {"input_size": None}),
+        (["a size is one positive whole number"], {"input_size": (32, 0)}),
+        (["multiple of num_heads"], {"num_heads": 5}),
+        (["num_heads cannot be read off"], {"num_heads": None}),
+        (["labels: 2, the head: 5"], {"labels": ["a", "b"]}),
+        (["num_classes: 4, the head: 5"], {"num_classes": 4}),
+        (["labels are a list"], {"labels": "abcde"}),
+        (["unknown task 'multi'", "multi-label"], {"task": "multi"}),
+    ],
+)
+def test_a_fact_that_is_missing_or_contradicted_is_refused(words, change):
+    assert_refused(words, ast_state(), **(AST | change))
+
+
+def test_a_stride_that_cannot_be_told_is_asked_for():
+    state = ast_state((30, 28), stride=(10, 9), dim=24)
+    assert_refused(["several strides", "give stride"], state, **(AST | {"input_size": (30, 28)}))
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (["pos_embed is missing"], {"pos_embed": None}),
+        (["fill a square, got 15"], {"pos_embed": torch.zeros(1, 16, 24)}),
+        (["1 or 3 input channels, got 4"], {"patch_embed.proj.weight": torch.zeros(24, 4, 8, 8)}),
+        (["blocks.0.ls1.gamma", "no place"], {"blocks.0.ls1.gamma": torch.zeros(24)}),
+    ],
+)
+def test_an_image_model_that_does_not_fit_is_refused(words, change):
+    state = {name: value for name, value in (vit_state() | change).items() if value is not None}
+    assert_refused(words, state, **VIT)
+
+
+def test_a_vit_needs_to_know_its_classes():
+    assert_refused(["num_classes or labels"], vit_state(), **(VIT | {"num_classes": None}))
+    assert_refused(["labels: 3, num_classes: 2"], vit_state(), **(VIT | {"labels": list("abc")}))
+
+
+def assert_refused(words, state, **facts):
+    """One line that holds the words."""
+    with pytest.raises(InputError) as caught:
+        UNCHECKED(state, **facts)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
