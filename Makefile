@@ -19,7 +19,7 @@ test: $(VENV)/.test
 	@$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.bench
-	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo

@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,10 +17,23 @@ LOW_HZ = 20.0
 """Lower edge of the first mel filter (Hz); the upper edge of the last is half the sample rate."""
 FLOOR = torch.finfo(torch.float32).eps
 """Smallest power that enters the logarithm."""
-FRAMES_AT_ONCE = 400
+FRAMES_AT_ONCE = 600
 """Frames per block: a block and its spectrum stay in the processor's cache."""
+FLOAT32_RANGE = 1e-8
+"""Frames whose quietest frequencies lie this far below their loudest mel bin need float64."""
 MELS_AT_ONCE = 16
 """Mel bins per product: neighbouring filters share a narrow band of frequencies."""
+
+
+class _Filters(NamedTuple):
+    """Mel filters for squared real and imaginary parts in turn."""
+
+    groups: list[tuple[int, Float[Tensor, "parts mels"]]]
+    """Neighbouring filters, and the first frequency that they weigh."""
+    scale: Float[Tensor, " mels"]
+    """One over the sum of a filter's weights; 0 where it is too narrow to weigh any frequency."""
+    shift: Float[Tensor, " mels"]
+    """Infinity for such filters, else 0."""
 
 
 def log_mel(
@@ -62,11 +76,14 @@ def log_mel(
             f"a clip needs at least one window of {window_ms:g} ms ({window} samples at "
             f"{sample_rate} Hz), got {samples} samples; give a longer clip or a shorter window_ms"
         )
-    exact = torch.float32 if waveform.device.type == "mps" else torch.float64
-    pieces = _blocks(waveform.reshape(-1, samples), window, hop)
-    taper = _taper(window, exact, waveform.device)
+    clips = waveform.reshape(-1, samples)
+    if clips.dtype not in (torch.float32, torch.float64):
+        clips = clips.float()
+    taper = _taper(window, waveform.device)
     filters = _mel_filters(num_mels, window, sample_rate, waveform.device)
-    blocks = [_log_mel_block(piece.to(exact), window, hop, taper, filters) for piece in pieces]
+    blocks = [
+        _log_mel_block(piece, window, hop, taper, filters) for piece in _blocks(clips, window, hop)
+    ]
     frames = 1 + (samples - window) // hop
     spectrogram = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
     spectrogram = spectrogram.reshape(-1, frames, num_mels)
@@ -116,35 +133,61 @@ def _log_mel_block(
     window: int,
     hop: int,
     taper: Float[Tensor, " size"],
-    filters: list[tuple[int, Tensor]],
+    filters: _Filters,
 ) -> Float[Tensor, "frames freq"]:
     """Log-mels of all frames of some clips of equal length.
-
-    ``filters`` are groups of mel filters, each with the frequency that it starts at.
 
     Pre-emphasis and the removal of a frame's mean commute up to the factor ``1 - PREEMPHASIS``, so
     the former runs once over the waveform. Only a frame's first sample differs (it has no
     predecessor in the frame), and the Hann window is zero there.
-    Power is computed in float64 where the device has it: beside a strong tone, a float32 transform
-    buries quiet mel bins in its rounding.
+
+    Beside a strong tone, the rounding of a float32 transform is heard in quiet mel bins. Frames of
+    such a range are computed again in float64, where the device has it.
     """
-    size = len(taper)
+    frames, offset = _framed(clips, window, hop, len(taper))
+    power = _mel_power(frames, offset, taper.to(frames.dtype), filters)
+    quietest = torch.addcmul(filters.shift, power, filters.scale).amin(-1).clamp_min(FLOOR)
+    doubtful = quietest < FLOAT32_RANGE * power.amax(-1)
+    if clips.device.type != "mps" and doubtful.any():
+        frames, offset = _framed(clips.double(), window, hop, len(taper))
+        again = _mel_power(frames[doubtful], offset[doubtful], taper.double(), filters)
+        power = power.index_put((doubtful,), again)
+    return power.flatten(0, 1).clamp_min(FLOOR).log()
+
+
+def _framed(
+    clips: Float[Tensor, "clips samples"], window: int, hop: int, size: int
+) -> tuple[Float[Tensor, "clips frames {size}"], Float[Tensor, "clips frames 1"]]:
+    """Pre-emphasised frames, which run on behind the window, and what is to be taken off them."""
+    emphasised = functional.pad(clips, (0, size - window))
+    emphasised[:, 1 : clips.shape[1]].sub_(clips[:, :-1], alpha=PREEMPHASIS)
     offset = clips.unfold(1, window, hop).mean(-1, keepdim=True) * (1 - PREEMPHASIS)
-    steps = clips[:, 1:] - PREEMPHASIS * clips[:, :-1]
-    beyond = clips.new_zeros(len(clips), size - window)
-    emphasised = torch.cat([clips[:, :1], steps, beyond], dim=1)
-    framed = (emphasised.unfold(1, size, hop) - offset).mul_(taper)
-    spectrum = torch.fft.rfft(framed.flatten(0, 1))
-    power = (spectrum.real * spectrum.real).addcmul_(spectrum.imag, spectrum.imag).float()
-    bands = [power[:, low : low + len(part)] @ part for low, part in filters]
-    return torch.cat(bands, dim=1).clamp_min(FLOOR).log()
+    return emphasised.unfold(1, size, hop), offset
+
+
+def _mel_power(
+    frames: Float[Tensor, "*frames size"],
+    offset: Float[Tensor, "*frames 1"],
+    taper: Float[Tensor, " size"],
+    filters: _Filters,
+) -> Float[Tensor, "*frames freq"]:
+    """Power of frames in each mel bin.
+
+    ``offset + taper * (frame - offset)`` is one pass; its first
+    term changes only the frequency zero, which no filter uses.
+    """
+    spectrum = torch.view_as_real(torch.fft.rfft(torch.lerp(offset, frames, taper)))
+    power = spectrum.float().square().flatten(-2)
+    return torch.cat(
+        [power[..., 2 * low : 2 * low + len(part)] @ part for low, part in filters.groups], dim=-1
+    )
 
 
 @lru_cache(maxsize=32)
-def _taper(window: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, " size"]:
+def _taper(window: int, device: torch.device) -> Float[Tensor, " size"]:
     """Symmetric Hann window, followed by zeros up to the size of the transform."""
     taper = torch.hann_window(window, periodic=False, dtype=torch.float64)
-    return functional.pad(taper, (0, _transform_size(window) - window)).to(device, dtype)
+    return functional.pad(taper, (0, _transform_size(window) - window)).to(device, torch.float32)
 
 
 def _transform_size(window: int) -> int:
@@ -153,13 +196,8 @@ def _transform_size(window: int) -> int:
 
 
 @lru_cache(maxsize=32)
-def _mel_filters(
-    num_mels: int, window: int, sample_rate: int, device: torch.device
-) -> list[tuple[int, Float[Tensor, "frequencies mels"]]]:
-    """Groups of filters, each with the first frequency that it weighs.
-
-    Triangles of equal width on the mel scale; the Nyquist frequency belongs to none.
-    """
+def _mel_filters(num_mels: int, window: int, sample_rate: int, device: torch.device) -> _Filters:
+    """Triangles of equal width on the mel scale; the Nyquist frequency belongs to none."""
     size = _transform_size(window)
     frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
     low, high = _mel(torch.tensor([LOW_HZ, sample_rate / 2], dtype=torch.float64))
@@ -171,8 +209,13 @@ def _mel_filters(
     groups = []
     for group in filters.to(device, torch.float32).split(MELS_AT_ONCE, dim=1):
         used = group.sum(1).nonzero().flatten().tolist() or [0]
-        groups.append((used[0], group[used[0] : used[-1] + 1].contiguous()))
-    return groups
+        band = group[used[0] : used[-1] + 1]
+        groups.append((used[0], band.repeat_interleave(2, dim=0).contiguous()))
+    scale = filters.sum(0).reciprocal().to(device, torch.float32)
+    empty = scale.isinf()
+    return _Filters(
+        groups, scale.masked_fill(empty, 0), torch.zeros_like(scale).masked_fill(empty, torch.inf)
+    )
 
 
 def _mel(frequency: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Scripts that measure, each beside the table that it writes."""

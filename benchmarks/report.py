@@ -1,0 +1,68 @@
+"""Time several candidates in turn, in one run, and write a table."""
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+
+
+def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round.
+
+    They take turns, so that what else the machine does meanwhile meets all of them alike.
+
+    Args:
+        candidates: what is timed, by name.
+        rounds: how often each is called, after one call that is not counted.
+    """
+    for call in candidates.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
+    """How many times faster, by the median of the rounds: each compares two neighbours in time."""
+    return median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+def machine() -> str:
+    """The machine in words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    features = torch.backends.cpu.get_cpu_capability()
+    threads = torch.get_num_threads()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{model} ({features}), {threads} threads{gpu}; torch {torch.__version__}"
+
+
+def write(
+    name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str
+) -> None:
+    """Write ``benchmarks/NAME.md`` and print it.
+
+    Args:
+        name: of the benchmark; its script is ``bench_NAME.py``.
+        title: of the table.
+        header: names of the columns.
+        rows: cells.
+        note: how to read it.
+    """
+    lines = [f"# {title}", "", f"`python -m benchmarks.bench_{name}` on {machine()}", ""]
+    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", note]
+    text = "\n".join(lines) + "\n"
+    Path(__file__).with_name(f"{name}.md").write_text(text)
+    print(text)
