@@ -1,4 +1,8 @@
-"""Which device a command runs on."""
+"""Which device a command runs on, and how its processes share the cores."""
+
+import contextlib
+import os
+from collections.abc import Iterator
 
 import torch
 
@@ -6,3 +10,29 @@ import torch
 def best_device() -> torch.device:
     """A CUDA device where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def reading_processes() -> int:
+    """Processes that read clips ahead: half of the cores, the other half is the model's."""
+    return max(1, usable_cores() // 2)
+
+
+@contextlib.contextmanager
+def cores_shared_with(workers: int) -> Iterator[None]:
+    """A context in which torch leaves cores to other processes: more threads only get in the way.
+
+    Args:
+        workers: processes that are busy meanwhile.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(threads, max(1, usable_cores() - workers)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -36,8 +36,8 @@ class EvaluateArguments:
     """Longest stretch of a clip, from its beginning (s); None: all of it."""
     batch_tokens: int = 4096
     """Most tokens that are computed at once."""
-    workers: int = 2
-    """Processes that read clips ahead."""
+    workers: int | None = None
+    """Processes that read clips ahead; None: half as many as there are cores."""
     max_unreadable: int = 0
     """Clips that may turn out unreadable; they are listed and left out."""
     confusion: Path | None = None

@@ -19,6 +19,7 @@ from melastic.data.loader import (
     too_many_unreadable,
 )
 from melastic.data.manifest import Clip
+from melastic.devices import cores_shared_with, reading_processes
 from melastic.evaluation.cost import gmacs, tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
 from melastic.patches.grid import FreqTime
@@ -70,7 +71,7 @@ def evaluate(
     *,
     view: View | None = None,
     batch_tokens: int = 4096,
-    workers: int = 2,
+    workers: int | None = None,
     max_unreadable: int = 0,
     on_clip: OnClip | None = None,
 ) -> Evaluation:
@@ -81,7 +82,7 @@ def evaluate(
         clips: from a manifest.
         view: how clips become tokens; None: the model's own way.
         batch_tokens: most tokens that are computed at once.
-        workers: processes that read clips ahead.
+        workers: processes that read clips ahead; None: half as many as there are cores.
         max_unreadable: clips that may turn out unreadable; they are listed and left out.
         on_clip: told about progress.
 
@@ -96,15 +97,17 @@ def evaluate(
         model.labels,
         frontend,
     )
-    outputs = run(
-        model,
-        dataset,
-        list(range(len(clips))),
-        batch_tokens=batch_tokens,
-        workers=workers,
-        max_unreadable=max_unreadable,
-        on_clip=on_clip,
-    )
+    workers = reading_processes() if workers is None else workers
+    with cores_shared_with(workers):
+        outputs = run(
+            model,
+            dataset,
+            list(range(len(clips))),
+            batch_tokens=batch_tokens,
+            workers=workers,
+            max_unreadable=max_unreadable,
+            on_clip=on_clip,
+        )
     sizes = [FreqTime(frontend.num_mels, frames) for frames in outputs.frames]
     return Evaluation(
         metrics=measure_scores(

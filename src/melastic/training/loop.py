@@ -14,6 +14,7 @@ from torch import Tensor
 from melastic.checkpoints.store import load_folder
 from melastic.classifier import Classifier
 from melastic.data.loader import Batch, ClipDataset, load_batches, too_many_unreadable
+from melastic.devices import cores_shared_with
 from melastic.errors import DivergedError
 from melastic.evaluation.metrics import Metrics, loss_of, measure_scores
 from melastic.evaluation.plots import plot_confusion, plot_curves
@@ -57,7 +58,9 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
     if accelerator.is_main_process:
         begin(config, folder, resume=resume)
     accelerator.wait_for_everyone()
-    return Trainer(config, folder, accelerator).run()
+    trainer = Trainer(config, folder, accelerator)
+    with cores_shared_with(workers_for(config, trainer.clips.features)):
+        return trainer.run()
 
 
 class Trainer:

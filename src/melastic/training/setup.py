@@ -14,6 +14,7 @@ from melastic.config import FrontendConfig
 from melastic.data.loader import ClipDataset, Features
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
 from melastic.data.sampler import TokenBudgetSampler, balanced_weights
+from melastic.devices import reading_processes
 from melastic.errors import InputError, unknown_name
 from melastic.frontend.normalize import Statistics
 from melastic.patches.grid import FreqTime, freq_time
@@ -142,7 +143,7 @@ def workers_for(config: TrainConfig, features: Features) -> int:
     """Processes that prepare batches."""
     if config.data.workers is not None:
         return config.data.workers
-    return 0 if features.complete else 2
+    return 0 if features.complete else reading_processes()
 
 
 def build_sampler(
