@@ -168,7 +168,12 @@ class ModelConfig:
     """Added to the variance in the head's LayerNorm."""
 
     def __post_init__(self) -> None:
-        """Refuse label lists that name no class, or one class twice."""
+        """Refuse patches that no spectrogram can hold, no labels, and the same label twice."""
+        bins, mels = self.patches.patch.freq, self.frontend.num_mels
+        if bins > mels:
+            raise InputError(
+                f"a patch spans at most the {mels} mel bins, got {bins}; try {mels} or fewer"
+            )
         if not self.labels:
             raise InputError("a classifier needs at least one label, got none")
         if len(set(self.labels)) < len(self.labels):

@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tones, 
     )
     from melastic.training.run_folder import begin
 
-    begin(config, folder, resume=False)
+    begin(config, folder)
     command = [sys.executable, "-c", code, str(folder), str(torch.get_num_threads())]
     kills = 0
     for wait_s in (0.05, 0.2, 0.4):

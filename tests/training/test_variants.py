@@ -117,3 +117,17 @@ def test_steps_follow_adam_and_a_step_schedule_as_ast_does(tones, tmp_path):
     train(config, tmp_path)
     peak = config.optim.lr
     assert [row["lr"] for row in rows(tmp_path)[:3]] == pytest.approx([peak, peak / 2, peak / 4])
+
+
+def test_settings_that_cannot_train_leave_no_folder_behind(tones, tmp_path):
+    config = settings(tones)
+    wrong = [
+        with_parts(config, model={"architecture": replace(config.model.architecture, num_heads=7)}),
+        with_parts(config, model={"architecture": replace(config.model.architecture, patch=200)}),
+        with_parts(config, data={"train": "split=nothing"}),
+        with_parts(config, optim={"batch_tokens": 2}),
+    ]
+    for settings_ in wrong:
+        with pytest.raises(InputError):
+            train(settings_, tmp_path / "run")
+        assert not (tmp_path / "run").exists()

@@ -26,7 +26,7 @@ from melastic.training.config import TrainConfig
 from melastic.training.held_out import gathered_outputs, is_better
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.record import Record, read_metrics
-from melastic.training.run_folder import MODEL, begin
+from melastic.training.run_folder import MODEL, begin, check_folder
 from melastic.training.setup import (
     build_model,
     build_sampler,
@@ -56,9 +56,11 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
     """
     accelerator = Accelerator(cpu=config.run.cpu, mixed_precision=config.run.precision)
     if accelerator.is_main_process:
-        begin(config, folder, resume=resume)
+        check_folder(folder, resume=resume)
     accelerator.wait_for_everyone()
     trainer = Trainer(config, folder, accelerator)
+    if accelerator.is_main_process and not resume:
+        begin(config, folder)
     with cores_shared_with(workers_for(config, trainer.clips.features)):
         return trainer.run()
 

@@ -12,8 +12,8 @@ CONFIG, MODEL = "config.json", "model"
 """Settings of the run, and the folder of its model."""
 
 
-def begin(config: TrainConfig, folder: Path, *, resume: bool) -> None:
-    """Write the settings to a new run folder.
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse a folder that a run cannot begin or continue in.
 
     Raises:
         InputError: if it holds a run already, or none where one is to be resumed.
@@ -26,6 +26,10 @@ def begin(config: TrainConfig, folder: Path, *, resume: bool) -> None:
             f"{folder}: holds a run already; continue it with --resume {folder}, or name another "
             "folder with --out"
         )
+
+
+def begin(config: TrainConfig, folder: Path) -> None:
+    """Write the settings to a new run folder."""
     write_json(folder / CONFIG, to_json(config))
 
 
