@@ -1,5 +1,7 @@
 import json
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,6 +112,27 @@ def test_tensorboard_gets_the_numbers(tones, tmp_path):
     events = list((tmp_path / "tensorboard").iterdir())
     assert events
     assert events[0].stat().st_size > 200
+
+
+def test_weights_and_biases_gets_the_numbers(tones, tmp_path, monkeypatch):
+    logged, finished = [], []
+    run = SimpleNamespace(
+        log=lambda numbers, step: logged.append((step, numbers)),
+        finish=lambda: finished.append(True),
+    )
+    stand_in = SimpleNamespace(init=lambda **settings: run)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    config = with_parts(settings(tones, epochs=2), run={"trackers": ("wandb",)})
+    train(config, tmp_path)
+    assert [step for step, _ in logged] == [row["step"] for row in rows(tmp_path)]
+    assert {"loss", "lr", "val/accuracy", "val/mAP"} <= set(logged[0][1])
+    assert finished == [True]
+
+
+def test_a_tracker_that_is_not_installed_is_named(tones, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"install 'melastic\[wandb\]'"):
+        train(with_parts(settings(tones), run={"trackers": ("wandb",)}), tmp_path)
 
 
 def test_steps_follow_adam_and_a_step_schedule_as_ast_does(tones, tmp_path):
