@@ -1,7 +1,7 @@
 import json
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -120,7 +120,8 @@ def test_weights_and_biases_gets_the_numbers(tones, tmp_path, monkeypatch):
         log=lambda numbers, step: logged.append((step, numbers)),
         finish=lambda: finished.append(True),
     )
-    stand_in = SimpleNamespace(init=lambda **settings: run)
+    stand_in = ModuleType("wandb")
+    stand_in.init = lambda **settings: run
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     config = with_parts(settings(tones, epochs=2), run={"trackers": ("wandb",)})
     train(config, tmp_path)
