@@ -40,12 +40,14 @@ def fsdd_loso() -> TrainConfig:
     """Spoken digits of a speaker who was never heard: fold 1 of leave-one-speaker-out.
 
     Other folds: ``--data.train loso_fold!=2 --data.test loso_fold=2``. Stronger distortions than
-    for known speakers: a random filter stands for another voice and microphone.
+    for known speakers: a random level, filter and tempo stand for another voice and microphone.
     """
     base = fsdd()
     return replace(
         base,
         name="fsdd-loso",
         data=DataConfig(train="loso_fold!=1", test="loso_fold=1"),
-        augment=replace(base.augment, mixup=0.7, warp_freq=0.2, filter_db=20),
+        augment=replace(
+            base.augment, mixup=0.7, warp_time=0.35, warp_freq=0.2, gain_db=20, filter_db=15
+        ),
     )
