@@ -150,3 +150,10 @@ def test_presets_have_the_published_sizes():
         dim = 192 if name == "ast-tiny" else 384
         around = 256 * dim + dim + 512 * dim + dim + 2 * dim + 2 * dim + 527 * dim + 527
         assert count == blocks[name] + around
+
+
+def test_every_file_of_a_model_may_be_read_by_whoever_may_read_new_files(tmp_path):
+    small().save(tmp_path / "model")
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {usual}
