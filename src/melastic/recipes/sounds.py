@@ -18,5 +18,5 @@ def sounds() -> TrainConfig:
         augment=Augmentation(
             warp_time=0.1, gain_db=6, roll=0.5, freq_masks=2, time_masks=2, time_mask_share=0.1
         ),
-        optim=OptimConfig(lr=1.5e-3, epochs=30, batch_tokens=1200),
+        optim=OptimConfig(lr=1.5e-3, epochs=80, batch_tokens=1200),
     )
