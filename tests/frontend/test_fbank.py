@@ -132,3 +132,11 @@ def test_other_number_formats_give_the_log_mels_of_their_values(dtype):
     found = melastic.log_mel(waveform)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, melastic.log_mel(waveform.float()), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("window_ms", [25.0, 32.0])
+def test_the_waveform_is_left_alone(window_ms):
+    waveform = torch.randn(2, 4096)
+    before = waveform.clone()
+    melastic.log_mel(waveform, window_ms=window_ms)
+    assert torch.equal(waveform, before)

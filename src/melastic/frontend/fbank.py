@@ -173,8 +173,8 @@ def _mel_power(
 ) -> Float[Tensor, "*frames freq"]:
     """Power of frames in each mel bin.
 
-    ``offset + taper * (frame - offset)`` is one pass; its first
-    term changes only the frequency zero, which no filter uses.
+    ``offset + taper * (frame - offset)`` is one pass; its first term changes only the frequency
+    zero, which no filter uses.
     """
     spectrum = torch.view_as_real(torch.fft.rfft(torch.lerp(offset, frames, taper)))
     power = spectrum.float().square().flatten(-2)
