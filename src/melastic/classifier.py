@@ -8,19 +8,23 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from melastic.config import ClassTokenPooling, ModelConfig
 from melastic.encoders.transformer import Transformer
 from melastic.errors import InputError
 from melastic.frontend.audio import load_audio
 from melastic.frontend.normalize import spectrogram_of
-from melastic.patches.batch import NOWHERE, Layout, TokenBatch
-from melastic.patches.embed import PatchEmbed, grid_positions
+from melastic.patches.batch import Layout, TokenBatch
+from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
-from melastic.patches.position import PositionTable
+from melastic.patches.position import Placement, PositionTable, placement
+from melastic.patches.view import check_hop
 from melastic.pooling import build_pool
 
 Spectrograms = Sequence[Float[Tensor, "freq _"]] | Float[Tensor, "clips freq time"]
+Hops = float | Sequence[float] | None
+"""A frame shift for all clips, or one for each clip (ms); None: the model's own."""
 
 
 class Prediction(NamedTuple):
@@ -74,7 +78,7 @@ class Classifier(nn.Module):
         self,
         spectrograms: Spectrograms,
         patch: Size | None = None,
-        hop_ms: float | None = None,
+        hop_ms: Hops = None,
         kept: Sequence[Int[Tensor, " _"]] | None = None,
     ) -> Float[Tensor, "clips classes"]:
         """Logits of each clip.
@@ -82,7 +86,8 @@ class Classifier(nn.Module):
         Args:
             spectrograms: normalised log-mels, ``freq time`` each; lengths may differ in a list.
             patch: patch size (mel bins, frames); None: the model's own.
-            hop_ms: frame shift of the spectrograms (ms); None: the model's own.
+            hop_ms: frame shift of the spectrograms (ms), one for all or one for each clip; None:
+                the model's own.
             kept: for each clip, which of its patches are used; None: all.
 
         Raises:
@@ -94,14 +99,13 @@ class Classifier(nn.Module):
         self,
         spectrograms: Spectrograms,
         patch: Size | None = None,
-        hop_ms: float | None = None,
+        hop_ms: Hops = None,
         kept: Sequence[Int[Tensor, " _"]] | None = None,
     ) -> Float[Tensor, "clips dim"]:
         """The vector that stands for each clip; arguments as for a call of the model."""
-        clips = self._checked(spectrograms, patch)
-        order = sorted(range(len(clips)), key=lambda i: clips[i].shape[-1])
-        chosen = None if kept is None else _in_order(kept, order)
-        batch = self.tokens([clips[i] for i in order], hop_ms, chosen)
+        clips = self._checked(spectrograms)
+        size = self.config.patches.patch if patch is None else freq_time(patch)
+        batch, order = self.tokens(clips, size, self._hops(hop_ms, len(clips)), kept)
         vectors = self.pool(self.encoder(batch.values, batch.layout), batch.layout)
         if order == list(range(len(order))):
             return vectors
@@ -111,24 +115,55 @@ class Classifier(nn.Module):
     def tokens(
         self,
         clips: Sequence[Float[Tensor, "freq _"]],
-        hop_ms: float | None = None,
+        patch: FreqTime,
+        hops_ms: Sequence[float],
         kept: Sequence[Int[Tensor, " _"]] | None = None,
-    ) -> TokenBatch:
-        """A ragged batch with positions and class tokens; clips of equal length are neighbours."""
-        groups = [torch.stack(list(run)) for _, run in groupby(clips, key=lambda x: x.shape[-1])]
-        grids = [self.patch_embed.grid(FreqTime(*group.shape[1:])).shape for group in groups]
-        values = self.patch_embed(groups)
-        stride, frontend = self.config.patches.stride, self.config.frontend
-        step_ms = stride.time * (frontend.hop_ms if hop_ms is None else hop_ms)
-        places, positions, lengths = [], [], []
-        for group, grid in zip(groups, grids, strict=True):
-            here = self.positions.places(grid, step_mels=stride.freq, step_ms=step_ms)
-            places.append(here.repeat(len(group), 1))
-            positions.append(grid_positions(grid, values.device).repeat(len(group), 1))
-            lengths += [len(here)] * len(group)
-        values = values + self.positions(torch.cat(places)).to(values.dtype)
-        batch = TokenBatch(values, torch.cat(positions), Layout(tuple(lengths)))
-        return self._with_class_tokens(batch if kept is None else _keep(batch, kept))
+    ) -> tuple[TokenBatch, list[int]]:
+        """A ragged batch with positions and class tokens, and which clip each stretch of it is.
+
+        Clips are put in order of their number of tokens: neighbours of equal length are fastest.
+
+        Args:
+            clips: normalised log-mels.
+            patch: patch size.
+            hops_ms: frame shift of each clip (ms).
+            kept: for each clip, which of its patches are used; None: all.
+
+        Raises:
+            InputError: if a clip holds no such patch, or ``kept`` names other patches.
+        """
+        pairs = zip(clips, hops_ms, strict=True)
+        places = [self.placement(clip.shape[-1], patch, hop) for clip, hop in pairs]
+        order = sorted(range(len(clips)), key=lambda i: (places[i].tokens, places[i]))
+        groups = [(place, list(run)) for place, run in groupby(order, key=places.__getitem__)]
+        stacks = [_stacked([clips[i] for i in run], place.frames) for place, run in groups]
+        values = [
+            tokens + self.positions(place).flatten(0, 1).to(tokens.dtype)
+            for (place, _), tokens in zip(groups, self.patch_embed(stacks, patch), strict=True)
+        ]
+        layout = Layout(tuple(places[i].tokens for i in order))
+        batch = TokenBatch(torch.cat([group.flatten(0, 1) for group in values]), layout)
+        if kept is not None:
+            batch, order = _keep(batch, order, kept)
+        return self._with_class_tokens(batch), order
+
+    def placement(self, frames: int, patch: FreqTime, hop_ms: float) -> Placement:
+        """Where the patches of a clip lie.
+
+        Args:
+            frames: of the clip.
+            patch: patch size.
+            hop_ms: frame shift of the clip (ms).
+        """
+        config = self.config
+        return placement(
+            config.positions,
+            config.patches,
+            FreqTime(config.frontend.num_mels, frames),
+            patch=patch,
+            hop_ms=hop_ms,
+            own_hop_ms=config.frontend.hop_ms,
+        )
 
     @torch.no_grad()
     def classify(
@@ -218,21 +253,11 @@ class Classifier(nn.Module):
             torch.cat([self.class_tokens.to(clips.dtype).expand(len(clips), -1, -1), clips], dim=1)
             for clips in batch.layout.split(batch.values)
         ]
-        positions = [
-            torch.cat([clips.new_full((len(clips), leading, 2), NOWHERE), clips], dim=1)
-            for clips in batch.layout.split(batch.positions)
-        ]
         layout = batch.layout.extended(leading)
-        return TokenBatch(layout.join(values), layout.join(positions), layout)
+        return TokenBatch(layout.join(values), layout)
 
-    def _checked(self, spectrograms: Spectrograms, patch: Size | None) -> list[Tensor]:
+    def _checked(self, spectrograms: Spectrograms) -> list[Tensor]:
         """The clips one by one, after everything that could be wrong with them."""
-        own = self.config.patches.patch
-        if patch is not None and freq_time(patch) != own:
-            raise InputError(
-                f"this model is fixed to patches of {own.freq} x {own.time}, got "
-                f"{freq_time(patch).freq} x {freq_time(patch).time}; leave patch out"
-            )
         clips = list(spectrograms)
         if not clips:
             raise InputError("a batch needs at least one spectrogram, got none")
@@ -249,6 +274,17 @@ class Classifier(nn.Module):
                 )
         return clips
 
+    def _hops(self, hop_ms: Hops, clips: int) -> list[float]:
+        """A frame shift for each clip."""
+        if hop_ms is None:
+            return [self.config.frontend.hop_ms] * clips
+        hops = list(hop_ms) if isinstance(hop_ms, Sequence) else [hop_ms] * clips
+        if len(hops) != clips:
+            raise InputError(f"hop_ms is one number or one for each of {clips} clips, got {hops}")
+        for hop in hops:
+            check_hop(hop)
+        return hops
+
     def _initialise(self) -> None:
         """Draw linear layers and class tokens as ViT does; biases are zero."""
         for module in self.modules():
@@ -259,21 +295,35 @@ class Classifier(nn.Module):
             nn.init.trunc_normal_(self.class_tokens, std=0.02)
 
 
-def _in_order(kept: Sequence[Tensor], order: Sequence[int]) -> list[Tensor]:
-    """The choices of patches in another order of the clips."""
+def _stacked(
+    clips: Sequence[Float[Tensor, "freq _"]], frames: int
+) -> Float[Tensor, "_ freq {frames}"]:
+    """Clips cut to, or padded with the mean (0) to, the same number of frames."""
+    if all(clip.shape[1] == frames for clip in clips):
+        return torch.stack(list(clips))
+    return torch.stack([functional.pad(clip, (0, frames - clip.shape[1])) for clip in clips])
+
+
+def _keep(
+    batch: TokenBatch, order: Sequence[int], kept: Sequence[Int[Tensor, " _"]]
+) -> tuple[TokenBatch, list[int]]:
+    """Only some tokens of each clip, the clips in order of how many they are.
+
+    Args:
+        batch: tokens of all patches.
+        order: which clip each stretch of it is.
+        kept: for each clip, which of its patches are used.
+    """
     if len(kept) != len(order):
         raise InputError(f"kept must name the patches of {len(order)} clips, got {len(kept)}")
-    return [kept[i] for i in order]
-
-
-def _keep(batch: TokenBatch, kept: Sequence[Int[Tensor, " _"]]) -> TokenBatch:
-    """Only some tokens of each clip."""
-    first, indices = 0, []
-    for length, index in zip(batch.layout.lengths, kept, strict=True):
+    first, chosen = 0, []
+    for length, clip in zip(batch.layout.lengths, order, strict=True):
+        index = kept[clip]
         if not len(index) or not 0 <= int(index.min()) <= int(index.max()) < length:
             raise InputError(f"kept must name some of a clip's {length} patches, from 0 on")
-        indices.append(index + first)
+        chosen.append((clip, index + first))
         first += length
-    chosen = torch.cat(indices).to(batch.values.device)
-    layout = Layout(tuple(len(index) for index in kept))
-    return TokenBatch(batch.values[chosen], batch.positions[chosen], layout)
+    chosen.sort(key=lambda entry: len(entry[1]))
+    layout = Layout(tuple(len(index) for _, index in chosen))
+    places = torch.cat([index for _, index in chosen]).to(batch.values.device)
+    return TokenBatch(batch.values[places], layout), [clip for clip, _ in chosen]

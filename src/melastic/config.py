@@ -4,7 +4,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from melastic.errors import InputError
-from melastic.patches.grid import FreqTime, Remainder
+from melastic.patches.grid import FreqTime, PatchGrid, Remainder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """Log-mels relative to the clip's own level, above a floor: microphones differ in both.
+
+    The level is the mean log-energy of the louder quarter of the frames.
+    """
+
+    floor_db: float = 60.0
+    """How far below the level a constant floor is added, in which fainter sounds drown (dB)."""
+
+    def __post_init__(self) -> None:
+        """Refuse a floor above the level."""
+        if not self.floor_db > 0:
+            raise InputError(f"floor_db is positive, got {self.floor_db}; try 60")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +42,8 @@ class FrontendConfig:
     """Mean of the log-mels of the training set (natural log of power)."""
     std: float = 4.5689974
     """Standard deviation of the log-mels of the training set (natural log of power)."""
+    level: Level | None = None
+    """Take the clip's level off; None: log-mels of the waveform as it is, as AST has them."""
     fixed_frames: int | None = None
     """Cut or zero-pad to this many frames before normalising, as AST does; None keeps them all."""
 
@@ -39,23 +57,58 @@ class FrontendConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KernelResize:
+    """How the patch kernel is read at other patch sizes than its own."""
+
+    method: Literal["pi", "bilinear"] = "pi"
+    """Pseudo-inverse of the patch's resizing (FlexiViT), or the kernel resized as an image."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """What resizes the patch: bilinear (FlexiAST, FlexiViT), or bicubic (timm)."""
+    antialias: bool = False
+    """Whether it smooths before reducing: off in FlexiAST, on in FlexiViT and timm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PatchConfig:
     """Spectrogram to patches."""
 
     patch: FreqTime = FreqTime(16, 16)
-    """Mel bins and frames of one patch."""
+    """Mel bins and frames of one patch, and of the stored kernel."""
     stride: FreqTime = FreqTime(16, 16)
     """Mel bins and frames from one patch to the next; smaller than the patch: they overlap."""
     remainder: Remainder = "pad"
     """Cells that fill no whole patch: padded with the mean (ours), or cropped (official code)."""
+    resize: KernelResize = KernelResize()
+
+    def grid(self, size: FreqTime, patch: FreqTime | None = None) -> PatchGrid:
+        """Where the patches of a spectrogram lie.
+
+        Args:
+            size: mel bins and frames of the spectrogram.
+            patch: size of the patches; None: their own. Strides keep their share of a patch.
+
+        Raises:
+            InputError: if a patch is higher than the spectrogram, or none fits.
+        """
+        if patch is None or patch == self.patch:
+            patch, stride = self.patch, self.stride
+        else:
+            shares = zip(self.stride, patch, self.patch, strict=True)
+            stride = FreqTime(*(max(1, round(step * new / own)) for step, new, own in shares))
+        if patch.freq > size.freq:
+            raise InputError(
+                f"a patch spans at most the {size.freq} mel bins, got {patch.freq}; try "
+                f"{size.freq} or fewer"
+            )
+        return PatchGrid(size=size, patch=patch, stride=stride, remainder=self.remainder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedGrid:
     """One learned vector for each cell of a grid over frequency and time.
 
-    A cell stands for a place. Along time a clip reads the cells where its patches lie; a clip that
-    reaches beyond the grid is squeezed into it, by linear interpolation between cells.
+    A cell stands for a place. A clip that reaches beyond the grid has the whole grid stretched
+    over it, so that no clip is too long.
     """
 
     grid: FreqTime = FreqTime(8, 64)
@@ -64,6 +117,12 @@ class LearnedGrid:
     """Mel bins from one cell to the next."""
     cell_ms: float = 160.0
     """Time from one cell to the next (ms)."""
+    reading: Literal["place", "stretch", "index"] = "place"
+    """Which cells a patch reads: those where its centre lies (ours); the cells of the model's own
+    patches, spread evenly over the clip's patches (FlexiAST, which resizes the grid); the cell with
+    its own number, whatever its size (ElasticAST)."""
+    antialias: bool = True
+    """Average over cells that large patches would step over."""
 
     @property
     def extent(self) -> tuple[float, float]:

@@ -12,7 +12,9 @@ from melastic.config import (
     ClassTokenPooling,
     FactorisedGrid,
     FrontendConfig,
+    KernelResize,
     LearnedGrid,
+    Level,
     MeanPooling,
     ModelConfig,
     PatchConfig,
@@ -20,7 +22,7 @@ from melastic.config import (
     TransformerConfig,
 )
 from melastic.errors import InputError, unknown_name
-from melastic.patches.grid import FreqTime, PatchGrid, Remainder, freq_time
+from melastic.patches.grid import FreqTime, Remainder, freq_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,18 @@ class Architecture:
     """One vector for each cell of the grid, or for each row and each column."""
     pooling: Literal["class", "class+distillation", "mean", "attention"] = "class"
     """What stands for a clip."""
+    reading: Literal["place", "stretch", "index"] = "place"
+    """Which cells of the table a patch reads: by its place, stretched over the clip, or counted."""
     remainder: Remainder = "pad"
     """Cells that fill no whole patch: padded or cropped."""
+    resize: KernelResize = KernelResize()
+    """How the patch kernel is read at other patch sizes."""
     sample_rate: int = 16_000
     """Samples per second (Hz)."""
     hop_ms: float = 10.0
     """Step between frames (ms)."""
+    level: Level | None = None
+    """Take each clip's level off; None: log-mels of the waveform as it is."""
 
 
 SIZES = {
@@ -145,8 +153,12 @@ def model_config(
     """
     size, patch = freq_time(architecture.input_size), freq_time(architecture.patch)
     stride = patch if architecture.stride is None else freq_time(architecture.stride)
-    patches = PatchConfig(patch=patch, stride=stride, remainder=architecture.remainder)
-    grid = PatchGrid(size=size, patch=patch, stride=stride, remainder=architecture.remainder)
+    patches = PatchConfig(
+        patch=patch,
+        stride=stride,
+        remainder=architecture.remainder,
+        resize=architecture.resize,
+    )
     table = FactorisedGrid if architecture.positions == "factorised" else LearnedGrid
     return ModelConfig(
         name=name,
@@ -156,10 +168,13 @@ def model_config(
             sample_rate=architecture.sample_rate,
             num_mels=size.freq,
             hop_ms=architecture.hop_ms,
+            level=architecture.level,
             **statistics,
         ),
         patches=patches,
-        positions=position_grid(table, grid.shape, stride, architecture.hop_ms),
+        positions=position_grid(
+            table, patches.grid(size).shape, stride, architecture.hop_ms, architecture.reading
+        ),
         encoder=TransformerConfig(
             dim=architecture.dim,
             depth=architecture.depth,
@@ -171,10 +186,19 @@ def model_config(
 
 
 def position_grid(
-    table: type[LearnedGrid], shape: FreqTime, stride: FreqTime, hop_ms: float
+    table: type[LearnedGrid],
+    shape: FreqTime,
+    stride: FreqTime,
+    hop_ms: float,
+    reading: Literal["place", "stretch", "index"] = "place",
 ) -> LearnedGrid:
     """A position table with one cell for each patch."""
-    return table(grid=shape, cell_mels=float(stride.freq), cell_ms=stride.time * hop_ms)
+    return table(
+        grid=shape,
+        cell_mels=float(stride.freq),
+        cell_ms=stride.time * hop_ms,
+        reading=reading,
+    )
 
 
 def _pooling(architecture: Architecture) -> PoolingConfig:

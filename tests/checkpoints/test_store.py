@@ -2,9 +2,17 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import melastic
-from melastic.checkpoints.store import CONFIG, WEIGHTS, load_folder, replacing, write_json
+from melastic.checkpoints.store import (
+    CONFIG,
+    WEIGHTS,
+    digest,
+    load_folder,
+    replacing,
+    write_json,
+)
 from melastic.errors import InputError
 from tests.models import COMBINATIONS, MELS, small
 
@@ -157,3 +165,17 @@ def test_every_file_of_a_model_may_be_read_by_whoever_may_read_new_files(tmp_pat
     (tmp_path / "new").touch()
     usual = (tmp_path / "new").stat().st_mode
     assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {usual}
+
+
+def test_a_model_of_the_first_format_still_loads_and_gives_the_same(tmp_path):
+    model, clip = small("class"), torch.randn(MELS, 50)
+    model.save(tmp_path)
+    raw = json.loads((tmp_path / CONFIG).read_text())
+    raw["version"] = 1
+    del raw["model"]["frontend"]["level"], raw["model"]["patches"]["resize"]
+    del raw["model"]["positions"]["reading"], raw["model"]["positions"]["antialias"]
+    write_json(tmp_path / CONFIG, raw)
+    save_file(load_file(tmp_path / WEIGHTS), tmp_path / WEIGHTS, metadata={"config": digest(raw)})
+    old = melastic.load(tmp_path)
+    assert old.config == model.config
+    assert torch.equal(old([clip]), model([clip]))

@@ -8,15 +8,34 @@ from melastic.patches.grid import FreqTime
 from tests.models import COMBINATIONS, MELS, small
 
 
-@pytest.mark.parametrize(("pooling", "patch", "positions"), COMBINATIONS)
-@pytest.mark.parametrize("frames", [20, 60, 131])
-def test_multiply_adds_are_those_that_torch_counts(pooling, patch, positions, frames):
-    model = small(pooling, patch, positions).eval()
+CLIPS = 64
+"""As many as make what is done once for a batch (resizing a kernel, reading positions) small."""
+
+
+def counted(model, frames, patch=None, kept=None):
+    """Multiply-adds (10^9) of one of many equal clips, as torch counts them."""
     plain = sdpa_kernel(SDPBackend.MATH)  # the fused kernel of a CPU is not counted
     with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
-        model([torch.randn(MELS, frames)])
-    counted = counter.get_total_flops() / 2e9
-    assert gmacs(model.config, FreqTime(MELS, frames)) == pytest.approx(counted, rel=0.01)
+        model(torch.randn(CLIPS, MELS, frames), patch, kept=kept)
+    return counter.get_total_flops() / 2e9 / CLIPS
+
+
+@pytest.mark.parametrize(("pooling", "patch", "positions"), COMBINATIONS)
+def test_multiply_adds_are_those_that_torch_counts(pooling, patch, positions):
+    model = small(pooling, patch, positions).eval()
+    for frames in (20, 60, 131):
+        expected = counted(model, frames)
+        assert gmacs(model.config, FreqTime(MELS, frames)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("patch", [(8, 8), (24, 24), (32, 5)])
+@pytest.mark.parametrize("keep", [1.0, 0.7])
+def test_multiply_adds_of_a_view_are_those_that_torch_counts(patch, keep):
+    model, size, patch = small("class").eval(), FreqTime(MELS, 60), FreqTime(*patch)
+    tokens = tokens_of(model.config, size, patch=patch, keep=keep) - 1
+    kept = [torch.arange(tokens)] * CLIPS
+    expected = counted(model, 60, patch, kept)
+    assert gmacs(model.config, size, patch=patch, keep=keep) == pytest.approx(expected, rel=0.01)
 
 
 def test_tokens_are_patches_and_class_tokens():

@@ -1,10 +1,14 @@
 """What a batch may and may not do to the clips in it."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melastic.errors import InputError
+from melastic.patches.grid import FreqTime
 from tests.models import COMBINATIONS, MELS, small
 
 CLOSE = {"atol": 2e-6, "rtol": 1e-5}
@@ -40,6 +44,75 @@ def test_a_clip_never_sees_another(pooling, patch, positions):
     assert clips[1].grad.abs().sum() > 0
     assert not clips[0].grad.any()
     assert not clips[2].grad.any()
+
+
+READINGS = ["place", "stretch", "index"]
+
+
+def check_every_view(model):
+    """Each clip the same alone and in another order, at several patch sizes and hops at once."""
+    clips, hops = clips_of([40, 17, 40, 3, 90, 17]), [10.0, 10.0, 20.0, 10.0, 5.0, 12.0]
+    order = [3, 0, 5, 1, 4, 2]
+    for view in (8, 24, (16, 8), (7, 32), (32, 2)):
+        alone = torch.cat([model([x], view, hop) for x, hop in zip(clips, hops, strict=True)])
+        together = model([clips[i] for i in order], view, [hops[i] for i in order])
+        torch.testing.assert_close(together, alone[order], **CLOSE)
+
+
+@pytest.mark.parametrize(("pooling", "patch", "positions"), COMBINATIONS)
+def test_a_clip_is_the_same_in_any_batch_at_every_patch_size(pooling, patch, positions):
+    check_every_view(small(pooling, patch, positions))
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("positions", ["learned", "factorised"])
+def test_a_clip_is_the_same_in_any_batch_however_positions_are_read(positions, reading):
+    check_every_view(small(positions=positions, reading=reading))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 70), st.floats(0.1, 1)), min_size=1, max_size=6),
+    st.tuples(st.integers(6, MELS), st.integers(2, 40)),
+)
+def test_any_mix_of_lengths_and_shares_is_a_batch(clips, view):
+    model = small("attention", ((16, 4), (16, 4)))
+    spectrograms = clips_of([frames for frames, _ in clips])
+    kept = []
+    for spectrogram, (_, share) in zip(spectrograms, clips, strict=True):
+        patches = model.placement(spectrogram.shape[1], FreqTime(*view), 10.0).tokens
+        kept.append(torch.randperm(patches)[: max(1, round(share * patches))])
+    together = model(spectrograms, view, kept=kept)
+    pairs = zip(spectrograms, kept, strict=True)
+    alone = torch.cat([model([x], view, kept=[index]) for x, index in pairs])
+    torch.testing.assert_close(together, alone, **CLOSE)
+
+
+def test_the_models_own_patch_size_and_hop_are_what_it_does_unasked():
+    model, clips = small("class"), clips_of([40, 17, 90])
+    assert torch.equal(model(clips), model(clips, 16, 10.0))
+    assert torch.equal(model(clips), model(clips, (16, 16), [10.0, 10.0, 10.0]))
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        ({"patch": 33}, "at most the 32 mel bins, got 33; try 32"),
+        ({"patch": 0}, "positive whole number"),
+        ({"hop_ms": -10.0}, "positive number of milliseconds"),
+        ({"hop_ms": math.nan}, "positive number of milliseconds"),
+        ({"hop_ms": [10.0]}, "one for each of 2 clips"),
+    ],
+)
+def test_an_impossible_view_is_refused_with_what_would_work(view, message):
+    with pytest.raises(InputError, match=message) as caught:
+        small()(clips_of([40, 17]), **view)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_clip_without_a_whole_patch_is_refused_where_the_rest_is_cropped():
+    model = small(remainder="crop")
+    with pytest.raises(InputError, match="holds no whole patch of 16 x 32; give a longer clip"):
+        model([torch.randn(MELS, 20)], (16, 32))
 
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=8))

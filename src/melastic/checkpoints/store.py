@@ -20,7 +20,7 @@ from melastic.serialize import from_json, to_json
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT = "melastic-model"
-VERSION = 1
+VERSION = 2
 """Version of the configuration; older ones are upgraded on loading."""
 BUNDLED = Path(__file__).parent.parent / "weights"
 
@@ -168,7 +168,22 @@ def read_config(raw: Any, path: Path) -> ModelConfig:
             f"{path}: written in version {version} of the format, this package reads up to "
             f"{VERSION}; update melastic"
         )
-    return from_json(ModelConfig, raw.get("model"), str(path))
+    return from_json(ModelConfig, upgraded(raw.get("model"), version), str(path))
+
+
+def upgraded(model: Any, version: int) -> Any:
+    """The configuration of a model in the present version of the format.
+
+    Version 1 knew one patch size, positions by place, and log-mels as they are.
+    """
+    if version >= 2 or not isinstance(model, dict):
+        return model
+    added: dict[str, dict[str, Any]] = {
+        "frontend": {"level": None},
+        "patches": {"resize": {"method": "pi", "interpolation": "bilinear", "antialias": False}},
+        "positions": {"reading": "place", "antialias": True},
+    }
+    return {**model, **{part: {**model.get(part, {}), **new} for part, new in added.items()}}
 
 
 def check_state(model: Classifier, state: dict[str, torch.Tensor], where: str | Path) -> None:

@@ -22,7 +22,7 @@ from melastic.data.manifest import Clip
 from melastic.devices import cores_shared_with, reading_processes
 from melastic.evaluation.cost import gmacs, tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
-from melastic.patches.grid import FreqTime
+from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
 from melastic.serialize import to_json
 
@@ -109,13 +109,14 @@ def evaluate(
             on_clip=on_clip,
         )
     sizes = [FreqTime(frontend.num_mels, frames) for frames in outputs.frames]
+    patch = None if view.patch is None else freq_time(view.patch)
     return Evaluation(
         metrics=measure_scores(
             outputs.logits, outputs.targets, multi_label=model.config.task == "multi-label"
         ),
         view=view,
-        gmacs_per_clip=sum(gmacs(model.config, size) for size in sizes) / len(sizes),
-        tokens_per_clip=sum(tokens_of(model.config, size) for size in sizes) / len(sizes),
+        gmacs_per_clip=sum(gmacs(model.config, x, patch=patch) for x in sizes) / len(sizes),
+        tokens_per_clip=sum(tokens_of(model.config, x, patch=patch) for x in sizes) / len(sizes),
         seconds=time.perf_counter() - started,
         outputs=outputs,
     )
@@ -185,6 +186,11 @@ def _parts(
     usual = max(kept) if kept else round(positions.extent[1] * 1000 / frontend.hop_ms)
     if dataset.longest is not None:
         usual = min(usual, dataset.longest)
-    tokens = tokens_of(model.config, FreqTime(frontend.num_mels, frontend.fixed_frames or usual))
+    patch = dataset.features.view.patch
+    tokens = tokens_of(
+        model.config,
+        FreqTime(frontend.num_mels, frontend.fixed_frames or usual),
+        patch=None if patch is None else freq_time(patch),
+    )
     size = max(1, batch_tokens // tokens)
     return [list(indices[i : i + size]) for i in range(0, len(indices), size)]

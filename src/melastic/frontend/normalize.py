@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from melastic.config import FrontendConfig
+from melastic.config import FrontendConfig, Level
 from melastic.errors import InputError
 from melastic.frontend.fbank import log_mel
 
@@ -54,13 +54,29 @@ def raw_spectrogram_of(
     hop_ms: float | None = None,
 ) -> Float[Tensor, "*clips freq time"]:
     """The same before normalising."""
-    return log_mel(
+    log_mels = log_mel(
         waveform,
         sample_rate=config.sample_rate,
         hop_ms=config.hop_ms if hop_ms is None else hop_ms,
         window_ms=config.window_ms,
         num_mels=config.num_mels,
     )
+    return log_mels if config.level is None else level(log_mels, config.level)
+
+
+def level(
+    spectrogram: Float[Tensor, "*clips freq time"], config: Level
+) -> Float[Tensor, "*clips freq time"]:
+    """Log-mels relative to the level of the clip, above a constant floor.
+
+    Louder or softer recordings of the same sound become equal, and so do their backgrounds once
+    they are below the floor.
+    """
+    energy = spectrogram.logsumexp(-2)
+    loudest = energy.topk(max(1, energy.shape[-1] // 4), dim=-1).values
+    relative = spectrogram - loudest.mean(-1)[..., None, None]
+    floor = relative.new_tensor(-config.floor_db * math.log(10) / 10)
+    return torch.logaddexp(relative, floor)
 
 
 def measure(spectrograms: Iterable[Float[Tensor, "freq _"]]) -> Statistics:

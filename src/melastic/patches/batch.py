@@ -6,11 +6,8 @@ from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-
-NOWHERE = -1
-"""Grid position of a token that is not a patch, such as a class token."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,5 @@ class Layout:
 class TokenBatch(NamedTuple):
     """What an encoder works on."""
 
-    values: Shaped[Tensor, "tokens ..."]
-    positions: Int[Tensor, "tokens 2"]
-    """Row and column in the clip's patch grid (freq, time), or NOWHERE."""
+    values: Float[Tensor, "tokens dim"]
     layout: Layout

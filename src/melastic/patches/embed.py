@@ -5,18 +5,19 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from melastic.config import PatchConfig
 from melastic.patches.grid import FreqTime, PatchGrid
+from melastic.patches.resize import resize_kernel
 
 
 class PatchEmbed(nn.Module):
-    """Project each patch of a spectrogram to a vector.
+    """Project each patch of a spectrogram to a vector, at the kernel's own patch size or another.
 
-    Source: AST (arXiv:2104.01778), section 2.1.
+    Source: AST (arXiv:2104.01778), section 2.1; FlexiAST (arXiv:2307.09286) for other sizes.
     """
 
     def __init__(self, config: PatchConfig, dim: int) -> None:
@@ -27,56 +28,49 @@ class PatchEmbed(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
         nn.init.trunc_normal_(self.kernel, std=1 / math.sqrt(math.prod(config.patch)))
 
-    def grid(self, size: FreqTime) -> PatchGrid:
-        """Where the patches of a spectrogram lie.
-
-        Raises:
-            InputError: if it holds no patch.
-        """
-        config = self.config
-        return PatchGrid(
-            size=size, patch=config.patch, stride=config.stride, remainder=config.remainder
-        )
-
-    def forward(self, groups: Sequence[Float[Tensor, "_ freq _"]]) -> Float[Tensor, "tokens dim"]:
-        """Tokens of all clips, one behind the other, each frequency-major.
+    def forward(
+        self, groups: Sequence[Float[Tensor, "_ freq _"]], patch: FreqTime | None = None
+    ) -> list[Float[Tensor, "_ _ dim"]]:
+        """Tokens of each group, ``clips tokens dim``, those of a clip frequency-major.
 
         Args:
             groups: spectrograms ``clips freq time`` of equal length in each group.
+            patch: mel bins and frames of a patch; None: the kernel's own.
         """
-        if self.config.stride == self.config.patch:
-            pixels = torch.cat([self._cut(group) for group in groups])
-            return functional.linear(pixels, self.kernel.flatten(1), self.bias)
-        return torch.cat([self._convolve(group) for group in groups])
+        patch = self.config.patch if patch is None else patch
+        kernel = resize_kernel(self.kernel, patch, self.config.resize)
+        grids = [self.config.grid(FreqTime(*group.shape[1:]), patch) for group in groups]
+        fitted = [_fit(group, grid) for group, grid in zip(groups, grids, strict=True)]
+        if any(grid.stride != grid.patch for grid in grids):
+            pairs = zip(fitted, grids, strict=True)
+            return [self._convolve(group, kernel, grid.stride) for group, grid in pairs]
+        pixels = torch.cat([_cut(group, patch) for group in fitted])
+        tokens = functional.linear(pixels, kernel.flatten(1), self.bias)
+        shapes = [(len(g), grid.num_patches) for g, grid in zip(groups, grids, strict=True)]
+        pieces = tokens.split([clips * length for clips, length in shapes])
+        return [piece.unflatten(0, shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
-    def _fit(self, spectrograms: Tensor) -> Tensor:
-        """Crop or pad at the end of both axes to what the patches span."""
-        size = FreqTime(*spectrograms.shape[1:])
-        covered = self.grid(size).covered
-        if covered == size:
-            return spectrograms
-        return functional.pad(
-            spectrograms, (0, covered.time - size.time, 0, covered.freq - size.freq)
-        )
-
-    def _cut(self, spectrograms: Tensor) -> Float[Tensor, "tokens pixels"]:
-        """Pixels of patches that do not overlap."""
-        patch = self.config.patch
-        return rearrange(
-            self._fit(spectrograms),
-            "clips (freq pf) (time pt) -> (clips freq time) (pf pt)",
-            pf=patch.freq,
-            pt=patch.time,
-        )
-
-    def _convolve(self, spectrograms: Tensor) -> Float[Tensor, "tokens dim"]:
+    def _convolve(
+        self, spectrograms: Tensor, kernel: Tensor, stride: FreqTime
+    ) -> Float[Tensor, "clips tokens dim"]:
         """Tokens of overlapping patches, without copying each pixel several times."""
-        images = self._fit(spectrograms)[:, None]
-        maps = functional.conv2d(images, self.kernel[:, None], self.bias, self.config.stride)
-        return rearrange(maps, "clips dim freq time -> (clips freq time) dim")
+        maps = functional.conv2d(spectrograms[:, None], kernel[:, None], self.bias, stride)
+        return rearrange(maps, "clips dim freq time -> clips (freq time) dim")
 
 
-def grid_positions(shape: FreqTime, device: torch.device) -> Int[Tensor, "tokens 2"]:
-    """Row and column of each patch of a grid, frequency-major."""
-    rows, columns = (torch.arange(n, device=device) for n in shape)
-    return torch.cartesian_prod(rows, columns).reshape(-1, 2)
+def _fit(spectrograms: Tensor, grid: PatchGrid) -> Tensor:
+    """Crop or pad at the end of both axes to what the patches span."""
+    size, covered = grid.size, grid.covered
+    if covered == size:
+        return spectrograms
+    return functional.pad(spectrograms, (0, covered.time - size.time, 0, covered.freq - size.freq))
+
+
+def _cut(spectrograms: Tensor, patch: FreqTime) -> Float[Tensor, "tokens pixels"]:
+    """Pixels of patches that do not overlap."""
+    return rearrange(
+        spectrograms,
+        "clips (freq pf) (time pt) -> (clips freq time) (pf pt)",
+        pf=patch.freq,
+        pt=patch.time,
+    )

@@ -15,6 +15,10 @@ class FreqTime(NamedTuple):
     freq: int
     time: int
 
+    def __str__(self) -> str:
+        """Such as ``16 x 8``."""
+        return f"{self.freq} x {self.time}"
+
 
 Size = int | tuple[int, int] | FreqTime
 
@@ -74,7 +78,7 @@ class PatchGrid:
         """Patches along each axis."""
         return FreqTime(
             *(
-                _count(size, patch, stride, self.remainder)
+                count_patches(size, patch, stride, self.remainder)
                 for size, patch, stride in zip(self.size, self.patch, self.stride, strict=True)
             )
         )
@@ -95,8 +99,8 @@ class PatchGrid:
         )
 
 
-def _count(size: int, patch: int, stride: int, remainder: Remainder) -> int:
-    """Patches along one axis."""
+def count_patches(size: int, patch: int, stride: int, remainder: Remainder) -> int:
+    """Patches along one axis; under ``crop`` there may be none."""
     beyond_first = size - patch
     if remainder == "crop":
         return beyond_first // stride + 1 if beyond_first >= 0 else 0

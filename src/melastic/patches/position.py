@@ -1,21 +1,117 @@
 """Position tables: what a token learns from its place in frequency and time."""
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
-from melastic.config import FactorisedGrid, PositionConfig
-from melastic.patches.grid import FreqTime
+from melastic.config import FactorisedGrid, PatchConfig, PositionConfig
+from melastic.patches.grid import FreqTime, PatchGrid, count_patches
+from melastic.patches.resize import reading_matrix
+
+
+class Ruler(NamedTuple):
+    """Evenly spaced places along one axis of a table."""
+
+    scale: float
+    """Cells from one patch to the next."""
+    offset: float
+    """Place of the first patch, in cells from the first cell."""
+
+
+class Placement(NamedTuple):
+    """Where the patches of a clip lie, in the clip and in a position table."""
+
+    shape: FreqTime
+    """Patches along each axis."""
+    frames: int
+    """Frames that they span; more or fewer than the clip has."""
+    freq: Ruler
+    time: Ruler
+
+    @property
+    def tokens(self) -> int:
+        """Patches in all."""
+        return self.shape.freq * self.shape.time
+
+
+@lru_cache(maxsize=8192)
+def placement(
+    positions: PositionConfig,
+    patches: PatchConfig,
+    size: FreqTime,
+    *,
+    patch: FreqTime,
+    hop_ms: float,
+    own_hop_ms: float,
+) -> Placement:
+    """Where the patches of a clip lie, by the table's rule of reading.
+
+    Args:
+        positions: the table; its first cell stands for the first of the model's own patches.
+        patches: the model's own patches.
+        size: mel bins and frames of the clip.
+        patch: size of the patches that the clip is cut into.
+        hop_ms: frame shift of the clip (ms).
+        own_hop_ms: frame shift of the model (ms).
+
+    Raises:
+        InputError: if the clip holds no such patch.
+    """
+    grid = patches.grid(size, patch)
+    freq = _ruler(positions, patches, grid, 0, unit=1.0, own_unit=1.0)
+    time = _ruler(positions, patches, grid, 1, unit=hop_ms, own_unit=own_hop_ms)
+    return Placement(grid.shape, grid.covered.time, freq, time)
+
+
+def _ruler(
+    positions: PositionConfig,
+    patches: PatchConfig,
+    grid: PatchGrid,
+    axis: int,
+    *,
+    unit: float,
+    own_unit: float,
+) -> Ruler:
+    """Places along one axis.
+
+    Args:
+        positions: the table.
+        patches: the model's own patches.
+        grid: the clip's patches.
+        axis: 0 for frequency, 1 for time.
+        unit: size of a cell of the clip's spectrogram (mel bins, or ms).
+        own_unit: size of a cell of the spectrograms that the model is made for.
+    """
+    own, step, cells = patches.patch[axis], patches.stride[axis], positions.grid[axis]
+    count, covered = grid.shape[axis], min(grid.size[axis], grid.covered[axis])
+    if positions.reading == "index":
+        return Ruler(1.0, 0.0) if count <= cells else _stretched(cells, count)
+    if positions.reading == "stretch":
+        frames = round(grid.size[axis] * unit / own_unit)
+        native = max(1, count_patches(frames, own, step, grid.remainder))
+        return _stretched(min(native, cells), count)
+    cell = (positions.cell_mels, positions.cell_ms)[axis]
+    longer = grid.patch[axis] * unit - own * own_unit
+    extent = (cells - 1) * cell + own * own_unit
+    if covered * unit > extent * (1 + 1e-9):
+        return _stretched(cells, count)
+    return Ruler(grid.stride[axis] * unit / cell, longer / 2 / cell)
+
+
+def _stretched(cells: int, count: int) -> Ruler:
+    """Places that spread a number of patches evenly over a number of cells."""
+    return Ruler(cells / count, (cells / count - 1) / 2)
 
 
 class PositionTable(nn.Module):
     """Vectors for places in frequency and time.
 
     The table is full (one vector for each cell, AST) or the sum of two (one for each row, one for
-    each column, ElasticAST). Reading is the same: a place between cells is interpolated.
+    each column, ElasticAST). Reading is the same: linear between cells, and the mean over cells
+    that would be stepped over.
     """
 
     def __init__(self, config: PositionConfig, dim: int) -> None:
@@ -31,66 +127,30 @@ class PositionTable(nn.Module):
         for parameter in self.parameters():
             nn.init.trunc_normal_(parameter, std=0.02)
 
-    def places(
-        self, shape: FreqTime, *, step_mels: float, step_ms: float
-    ) -> Float[Tensor, "tokens 2"]:
-        """Where the patches of one clip lie, in cells of the table, frequency-major.
-
-        Args:
-            shape: patches along each axis.
-            step_mels: mel bins from one patch to the next.
-            step_ms: time from one patch to the next (ms).
-        """
-        config = self.config
-        return _places(shape, config.grid, step_mels / config.cell_mels, step_ms / config.cell_ms)
-
-    def forward(self, places: Float[Tensor, "tokens 2"]) -> Float[Tensor, "tokens dim"]:
-        """Read the table at places given in cells (on the CPU, where they are made)."""
-        low = places.floor()
-        weight = places - low
-        low = low.long()
-        high = torch.minimum(low + 1, torch.tensor(self.config.grid) - 1)
+    def forward(self, places: Placement) -> Float[Tensor, "freq time dim"]:
+        """Vectors of the patches of a clip."""
+        shape = places.shape
         if isinstance(self.config, FactorisedGrid):
-            along = zip((self.freq, self.time), low.T, high.T, weight.T, strict=True)
-            rows, columns = (_read(table, a, b, w) for table, a, b, w in along)
-            return rows + columns
-        table, width = self.table.flatten(0, 1), self.config.grid.time
-        near, far = (
-            _read(table, row * width + low[:, 1], row * width + high[:, 1], weight[:, 1])
-            for row in (low[:, 0], high[:, 0])
+            rows = self._along(self.freq, shape.freq, places.freq)
+            columns = self._along(self.time, shape.time, places.time)
+            return rows[:, None] + columns
+        cells = self.table.shape[1:]
+        rows = self._along(self.table.flatten(1), shape.freq, places.freq).unflatten(1, cells)
+        turned = rows.transpose(0, 1)
+        columns = self._along(turned.flatten(1), shape.time, places.time)
+        return columns.unflatten(1, turned.shape[1:]).transpose(0, 1)
+
+    def _along(
+        self, table: Float[Tensor, "cells values"], count: int, ruler: Ruler
+    ) -> Float[Tensor, "{count} values"]:
+        """Read along one axis; exactly the cells themselves where places are cells."""
+        if ruler == Ruler(1.0, 0.0) and count <= len(table):
+            return table[:count].clone()  # views of parameters upset hooks on modules
+        matrix = reading_matrix(
+            count,
+            len(table),
+            scale=ruler.scale,
+            offset=ruler.offset,
+            antialias=self.config.antialias,
         )
-        if not weight[:, 0].any():
-            return near
-        return torch.lerp(near, far, weight[:, :1].to(near))
-
-
-def _read(
-    table: Float[Tensor, "cells dim"],
-    low: Int[Tensor, " tokens"],
-    high: Int[Tensor, " tokens"],
-    weight: Float[Tensor, " tokens"],
-) -> Float[Tensor, "tokens dim"]:
-    """Vectors between two cells; exactly those of the first where all weights are zero."""
-    start = functional.embedding(low.to(table.device), table)
-    if not weight.any():
-        return start
-    end = functional.embedding(high.to(table.device), table)
-    return torch.lerp(start, end, weight[:, None].to(start))
-
-
-@lru_cache(maxsize=1024)
-def _places(
-    shape: FreqTime, cells: FreqTime, rows_per_patch: float, columns_per_patch: float
-) -> Float[Tensor, "tokens 2"]:
-    """Places of a grid of patches in a grid of cells."""
-    freq = _squeezed(shape.freq, cells.freq, rows_per_patch)
-    time = _squeezed(shape.time, cells.time, columns_per_patch)
-    return torch.cartesian_prod(freq, time).reshape(-1, 2)
-
-
-def _squeezed(count: int, cells: int, step: float) -> Float[Tensor, " count"]:
-    """Places along one axis; pressed together where the last would lie beyond the last cell."""
-    last = (count - 1) * step
-    if last > cells - 1:
-        step *= (cells - 1) / last
-    return (torch.arange(count, dtype=torch.float64) * step).clamp_max(cells - 1)
+        return matrix.to(table) @ table

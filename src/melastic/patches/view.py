@@ -1,10 +1,17 @@
 """A view: how a clip becomes tokens. Everything that is flexible is a field of it."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from melastic.errors import InputError
 from melastic.patches.grid import freq_time
+
+
+def check_hop(hop_ms: float) -> None:
+    """Refuse a frame shift that is not a positive number of milliseconds."""
+    if not 0 < hop_ms < math.inf:
+        raise InputError(f"a hop is a positive number of milliseconds, got {hop_ms}; try 10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +50,8 @@ class View:
         """Refuse what no clip could be seen through."""
         if self.patch is not None:
             freq_time(self.patch)
-        if self.hop_ms is not None and self.hop_ms <= 0:
-            raise InputError(f"a hop is positive, got {self.hop_ms} ms; try 10")
+        if self.hop_ms is not None:
+            check_hop(self.hop_ms)
         if self.seconds is not None and self.seconds <= 0:
             raise InputError(f"a length is positive, got {self.seconds} s; try 1")
         if not 0 < self.keep <= 1:

@@ -212,7 +212,7 @@ class Trainer:
         kept = []
         for index, frames in zip(batch.indices, batch.lengths, strict=True):
             size = FreqTime(self.model.config.frontend.num_mels, frames)
-            tokens = self.model.patch_embed.grid(size).num_patches
+            tokens = self.model.config.patches.grid(size).num_patches
             order = torch.randperm(
                 tokens, generator=generator(self.config.run.seed, "keep", step, index)
             )

@@ -130,6 +130,7 @@ def read_features(
         sample_rate=architecture.sample_rate,
         num_mels=freq_time(architecture.input_size).freq,
         hop_ms=architecture.hop_ms,
+        level=architecture.level,
     )
     features = Features(clips, frontend, view=config.view, cache_mb=config.data.cache_mb)
     with bar(title, quiet=quiet) as advance:
@@ -159,7 +160,7 @@ def build_sampler(
     for index in range(len(splits.train)):
         frames = 1 if index in left_out else dataset.features.frames(index)
         cut = min(frames, dataset.longest or frames)
-        patches = model.patch_embed.grid(FreqTime(num_mels, cut)).num_patches
+        patches = model.config.patches.grid(FreqTime(num_mels, cut)).num_patches
         tokens.append(max(1, round(patches * config.view.keep)))
     return TokenBudgetSampler(
         tokens,
