@@ -7,8 +7,7 @@ from melastic.evaluation.cost import gmacs, tokens_of
 from melastic.patches.grid import FreqTime
 from tests.models import COMBINATIONS, MELS, small
 
-
-CLIPS = 64
+CLIPS = 400
 """As many as make what is done once for a batch (resizing a kernel, reading positions) small."""
 
 
@@ -23,7 +22,7 @@ def counted(model, frames, patch=None, kept=None):
 @pytest.mark.parametrize(("pooling", "patch", "positions"), COMBINATIONS)
 def test_multiply_adds_are_those_that_torch_counts(pooling, patch, positions):
     model = small(pooling, patch, positions).eval()
-    for frames in (20, 60, 131):
+    for frames in (20, 131):
         expected = counted(model, frames)
         assert gmacs(model.config, FreqTime(MELS, frames)) == pytest.approx(expected, rel=0.01)
 
