@@ -9,7 +9,7 @@ from rich.console import Console
 
 from melastic.data.doctor import Report, environment, examine
 from melastic.data.doctor_view import render
-from melastic.data.loader import Features
+from melastic.data.features import Features
 from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
 from tests.data.patient import SHORT, DataSet

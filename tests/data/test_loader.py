@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from melastic.config import FrontendConfig
-from melastic.data.loader import ClipDataset, Features, load_batches
+from melastic.data.features import Features
+from melastic.data.loader import ClipDataset, load_batches
 from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation

@@ -6,12 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melastic.frontend.augment import Augmentation, distort, mask, mix, mixing_weight
+from melastic.frontend import augment
+from melastic.frontend.augment import Augmentation, mask, mix, mixing_weight
+from melastic.frontend.fbank import log_mel
 from melastic.randomness import generator
 
 ALL = Augmentation(
     warp_time=0.3,
     warp_freq=0.3,
+    warp_hz=0.2,
     shift_freq=4,
     roll=0.5,
     gain_db=6,
@@ -20,7 +23,11 @@ ALL = Augmentation(
     freq_masks=2,
     time_masks=2,
 )
-PARTS = ("warp_time", "warp_freq", "shift_freq", "roll", "gain_db", "filter_db")
+PARTS = ("warp_time", "warp_freq", "warp_hz", "shift_freq", "roll", "gain_db", "filter_db")
+
+
+def distort(spectrogram, config, generator):
+    return augment.distort(spectrogram, config, generator, sample_rate=16_000)
 
 
 def draw(seed=0):
@@ -104,3 +111,15 @@ def test_noise_fills_silence_and_leaves_loud_cells():
     y = distort(x, Augmentation(noise_db=1, noise=1.0), draw())
     assert y[:, 100:].mean() == pytest.approx(-10, abs=1.5)
     assert (y[:, :100] - 0).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tone_moves_to_a_multiple_of_its_frequency(seed):
+    def tone(hz):
+        return log_mel(torch.sin(2 * math.pi * hz * torch.arange(16_000) / 16_000))
+
+    config = Augmentation(warp_hz=0.3)
+    moved = distort(tone(1000.0), config, draw(seed)).mean(1)
+    factor = augment._factor(0.3, draw(seed))
+    assert abs(moved.argmax() - tone(1000.0 * factor).mean(1).argmax()) <= 1
+    assert abs(factor - 1) > 0.02

@@ -13,7 +13,7 @@ from melastic.cli.parse import parse, print_json, print_table
 from melastic.config import FrontendConfig
 from melastic.data.doctor import examine
 from melastic.data.doctor_view import render
-from melastic.data.loader import Features
+from melastic.data.features import Features
 from melastic.data.manifest import read_manifest, select
 from melastic.data.prepare import prepare as prepare_set
 from melastic.data.sounds import write_sound_set

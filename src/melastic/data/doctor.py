@@ -16,7 +16,7 @@ import torch
 import melastic
 from melastic.config import FrontendConfig
 from melastic.data.doctor_checks import SPLIT_COLUMNS, Look, Problem, check
-from melastic.data.loader import Features, OnClip
+from melastic.data.features import Features, OnClip
 from melastic.data.manifest import Clip, is_file, read_manifest
 from melastic.encoders.attention import variable_length_kernel
 from melastic.errors import InputError

@@ -1,8 +1,7 @@
 """Clips to batches of spectrograms, ahead of the model and in other processes."""
 
-import contextlib
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -10,17 +9,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from melastic.config import FrontendConfig
-from melastic.data.manifest import Clip
+from melastic.data.features import Features
 from melastic.errors import InputError
-from melastic.frontend.audio import duration_s, load_audio
 from melastic.frontend.augment import Augmentation, distort, mask, mix, mixing_weight
-from melastic.frontend.compress import pool_time
-from melastic.frontend.normalize import Statistics, measure, normalise, raw_spectrogram_of
+from melastic.frontend.normalize import normalise
 from melastic.patches.view import View
 from melastic.randomness import generator, integer, uniform
 
-OnClip = Callable[[int, int], None]
-"""Told about progress: clips done, clips in all."""
+Views = Callable[[int, int], View]
+"""Epoch and clip to the view that it is seen through."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,8 @@ class Batch:
     """Share of each class in each clip; sums to 1 for one label, or to the number of labels."""
     indices: tuple[int, ...]
     """Which clips of the data set they are."""
+    steps_ms: tuple[float, ...]
+    """Time from one frame to the next in each clip (ms)."""
     unreadable: tuple[str, ...] = ()
     """Why clips are missing, one line each."""
 
@@ -46,142 +45,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
         frames, targets = self.frames.to(device), self.targets.to(device)
-        return Batch(frames, self.lengths, targets, self.indices, self.unreadable)
-
-
-class Features:
-    """Raw log-mels of clips; computed when asked for, and kept while there is room."""
-
-    def __init__(
-        self,
-        clips: Sequence[Clip],
-        frontend: FrontendConfig,
-        *,
-        view: View | None = None,
-        cache_mb: int = 0,
-    ) -> None:
-        """Name the clips.
-
-        Args:
-            clips: from a manifest.
-            frontend: how spectrograms are computed.
-            view: time resolution; None: the front end's.
-            cache_mb: most memory for kept spectrograms (MB).
-        """
-        self.clips = clips
-        self.frontend = frontend
-        self.view = view or View()
-        self.room = cache_mb * 1_000_000
-        self.kept: dict[int, Tensor] = {}
-        self._frames: dict[int, int] = {}
-
-    def __getitem__(self, index: int) -> Float[Tensor, "freq _"]:
-        """Log-mels of one clip, not normalised.
-
-        Raises:
-            InputError: if it cannot be read, naming the file.
-        """
-        if index in self.kept:
-            return self.kept[index]
-        clip = self.clips[index]
-        waveform = load_audio(
-            clip.path,
-            sample_rate=self.frontend.sample_rate,
-            start_s=clip.start_s,
-            end_s=clip.end_s,
-        )
-        try:
-            spectrogram = raw_spectrogram_of(waveform, self.frontend, hop_ms=self.view.hop_ms)
-            spectrogram = pool_time(spectrogram, self.view.pooling)
-        except InputError as error:
-            raise InputError(f"{clip.path}: {error}") from None
-        if spectrogram.nbytes <= self.room:
-            self.room -= spectrogram.nbytes
-            self.kept[index] = spectrogram
-        else:
-            self.room = 0
-        return spectrogram
-
-    @property
-    def complete(self) -> bool:
-        """Whether every clip's spectrogram is kept."""
-        return len(self.kept) == len(self.clips)
-
-    def frames(self, index: int) -> int:
-        """Frames of one clip's spectrogram; read off the file's header where it is not kept.
-
-        Raises:
-            InputError: if the header cannot be read, naming the file.
-        """
-        if index in self.kept:
-            return self.kept[index].shape[1]
-        if index not in self._frames:
-            clip, frontend = self.clips[index], self.frontend
-            end_s = clip.end_s if clip.end_s is not None else duration_s(clip.path)
-            hop_ms = frontend.hop_ms if self.view.hop_ms is None else self.view.hop_ms
-            whole = 1 + int(max(0.0, (end_s - clip.start_s) * 1000 - frontend.window_ms) / hop_ms)
-            self._frames[index] = max(1, whole // self.view.pooling.factor)
-        return self._frames[index]
-
-    def fill(self, *, max_unreadable: int = 0, on_clip: OnClip | None = None) -> dict[int, str]:
-        """Keep spectrograms until the room is used up, and read the headers of the other clips.
-
-        Args:
-            max_unreadable: how many clips may fail before it is an error.
-            on_clip: told about progress.
-
-        Returns:
-            Why clips cannot be read, by index.
-
-        Raises:
-            InputError: if more clips than allowed cannot be read; names the first.
-        """
-        failed: dict[int, str] = {}
-        with one_thread():
-            for index in range(len(self.clips)):
-                try:
-                    if self.room > 0:
-                        self[index]
-                    self.frames(index)
-                except InputError as error:
-                    failed[index] = str(error)
-                    if len(failed) > max_unreadable:
-                        raise too_many_unreadable(list(failed.values()), max_unreadable) from None
-                if on_clip:
-                    on_clip(index + 1, len(self.clips))
-        return failed
-
-    def statistics(
-        self, *, most: int = 2000, left_out: Container[int] = (), on_clip: OnClip | None = None
-    ) -> Statistics:
-        """Mean and deviation over at most so many clips, evenly spaced.
-
-        Args:
-            most: how many.
-            left_out: clips that are known to be unreadable.
-            on_clip: told about progress.
-
-        Raises:
-            InputError: if a clip cannot be read, or all are equal.
-        """
-        chosen = range(0, len(self.clips), max(1, -(-len(self.clips) // most)))
-
-        def readable() -> Iterator[Tensor]:
-            for done, index in enumerate(chosen, start=1):
-                if index not in left_out:
-                    yield self[index]
-                if on_clip:
-                    on_clip(done, len(chosen))
-
-        return measure(readable())
-
-
-def too_many_unreadable(reasons: Sequence[str], allowed: int) -> InputError:
-    """The error for clips that cannot be read."""
-    return InputError(
-        f"{reasons[0]} ({len(reasons)} unreadable, {allowed} allowed; mend the manifest, or allow "
-        "more with max_unreadable)"
-    )
+        return replace(self, frames=frames, targets=targets)
 
 
 class ClipDataset(Dataset[Batch]):
@@ -194,6 +58,7 @@ class ClipDataset(Dataset[Batch]):
         frontend: FrontendConfig,
         *,
         augmentation: Augmentation | None = None,
+        views: Views | None = None,
         seed: int = 0,
     ) -> None:
         """Describe the batches.
@@ -203,6 +68,7 @@ class ClipDataset(Dataset[Batch]):
             labels: the classes.
             frontend: statistics, and a fixed length where there is one.
             augmentation: what training does to clips; None: nothing.
+            views: how each clip is seen in each epoch; None: through the view of the features.
             seed: seed of the run.
 
         Raises:
@@ -219,9 +85,9 @@ class ClipDataset(Dataset[Batch]):
         self.features = features
         self.frontend = frontend
         self.augmentation = augmentation
+        self.views = views
         self.seed = seed
-        seconds, step_ms = features.view.seconds, features.view.step_ms(frontend.hop_ms)
-        self.longest = None if seconds is None else max(1, round(seconds * 1000 / step_ms))
+        self.longest = longest_frames(features.view, frontend)
         """Frames of the longest stretch of a clip: drawn in training, else its beginning."""
         self.targets = torch.zeros(len(features.clips), len(labels))
         for row, clip in enumerate(features.clips):
@@ -243,41 +109,58 @@ class ClipDataset(Dataset[Batch]):
             lengths=tuple(x.shape[1] for _, x, _ in clips),
             targets=torch.stack([self.targets[0] * 0, *(y for *_, y in clips)])[1:],
             indices=tuple(index for index, *_ in clips),
+            steps_ms=tuple(
+                self.view(epoch, index).step_ms(self.frontend.hop_ms) for index, *_ in clips
+            ),
             unreadable=tuple(unreadable),
         )
 
+    def view(self, epoch: int, index: int) -> View:
+        """How a clip is seen in an epoch."""
+        return self.features.view if self.views is None else self.views(epoch, index)
+
     def clip(self, epoch: int, index: int) -> tuple[Tensor, Tensor]:
         """Spectrogram and target of one clip in an epoch."""
-        x, y = self.features[index], self.targets[index]
-        config = self.augmentation
+        view, config = self.view(epoch, index), self.augmentation
+        x, y = self.features.at(index, view), self.targets[index]
+        step_ms = view.step_ms(self.frontend.hop_ms)
         if config is None:
-            return normalise(self._cut(x, None), self.frontend), y
+            return normalise(self._cut(x, view, None), self.frontend, step_ms), y
         draw = generator(self.seed, "clip", epoch, index)
-        x = self._cut(x, draw)
+        x = self._cut(x, view, draw)
         if config.mixup and uniform(0, 1, draw) < config.mixup:
-            x, y = self._mixed(x, y, draw)
-        x = distort(x, config, draw)
+            x, y = self._mixed(x, y, view, draw)
+        x = distort(x, config, draw, sample_rate=self.frontend.sample_rate)
         if config.official_order:
-            return normalise(mask(x, config, draw), self.frontend), y
-        return mask(normalise(x, self.frontend), config, draw), y
+            return normalise(mask(x, config, draw), self.frontend, step_ms), y
+        return mask(normalise(x, self.frontend, step_ms), config, draw), y
 
-    def _mixed(self, x: Tensor, y: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A clip with another one mixed in; alone if the other cannot be read."""
+    def _mixed(
+        self, x: Tensor, y: Tensor, view: View, draw: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """A clip with another one, seen alike, mixed in; alone if the other cannot be read."""
         partner = integer(len(self.targets), draw)
         weight = mixing_weight(self.augmentation or Augmentation(), draw)
         try:
-            other = self._cut(self.features[partner], draw)
+            other = self._cut(self.features.at(partner, view), view, draw)
         except InputError:
             return x, y
         return mix(x, other, weight), weight * y + (1 - weight) * self.targets[partner]
 
-    def _cut(self, x: Tensor, draw: torch.Generator | None) -> Tensor:
+    def _cut(self, x: Tensor, view: View, draw: torch.Generator | None) -> Tensor:
         """At most the longest stretch: drawn, or the beginning."""
-        beyond = 0 if self.longest is None else x.shape[1] - self.longest
-        if beyond <= 0:
+        longest = longest_frames(view, self.frontend)
+        if longest is None or x.shape[1] <= longest:
             return x
-        first = 0 if draw is None else integer(beyond + 1, draw)
-        return x[:, first : first + (self.longest or 0)]
+        first = 0 if draw is None else integer(x.shape[1] - longest + 1, draw)
+        return x[:, first : first + longest]
+
+
+def longest_frames(view: View, frontend: FrontendConfig) -> int | None:
+    """Frames of the longest stretch that a view takes of a clip; None: all of them."""
+    if view.seconds is None:
+        return None
+    return max(1, round(view.seconds * 1000 / view.step_ms(frontend.hop_ms)))
 
 
 class _Listed(Sampler[tuple[int, list[int]]]):
@@ -314,17 +197,6 @@ def load_batches(
             generator=torch.Generator(),  # else a loader draws from the global generator
         )
     )
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """A context for many small operations, which several threads only slow down."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _lean(_: int) -> None:

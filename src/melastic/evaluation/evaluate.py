@@ -10,14 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melastic.classifier import Classifier
-from melastic.data.loader import (
-    Batch,
-    ClipDataset,
-    Features,
-    OnClip,
-    load_batches,
-    too_many_unreadable,
-)
+from melastic.data.features import Features, OnClip, too_many_unreadable
+from melastic.data.loader import Batch, ClipDataset, load_batches
 from melastic.data.manifest import Clip
 from melastic.devices import cores_shared_with, reading_processes
 from melastic.evaluation.cost import gmacs, tokens_of

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from melastic.frontend.fbank import LOW_HZ, mel_of
 from melastic.randomness import integer, uniform
 
 
@@ -27,6 +28,8 @@ class Augmentation:
     """Largest change of duration: by a factor between 1 / (1 + this) and 1 + this."""
     warp_freq: float = 0.0
     """Largest stretch of the mel axis by such a factor: another size of speaker or source."""
+    warp_hz: float = 0.0
+    """Largest change of all frequencies by such a factor, in Hz: longer or shorter vocal tracts."""
     shift_freq: int = 0
     """Largest shift along the mel axis (mel bins)."""
     roll: float = 0.0
@@ -80,12 +83,25 @@ def mixing_weight(config: Augmentation, draw: torch.Generator) -> float:
 
 
 def distort(
-    spectrogram: Float[Tensor, "freq time"], config: Augmentation, draw: torch.Generator
+    spectrogram: Float[Tensor, "freq time"],
+    config: Augmentation,
+    draw: torch.Generator,
+    *,
+    sample_rate: int,
 ) -> Float[Tensor, "freq frames"]:
-    """Warp, shift, roll, change the level of, and add noise to log-mels."""
+    """Warp, shift, roll, change the level of, and add noise to log-mels.
+
+    Args:
+        spectrogram: log-mels.
+        config: what is done.
+        draw: where random numbers come from.
+        sample_rate: of the waveform (Hz); half of it is where the highest bin ends.
+    """
     x = spectrogram
     if config.warp_time or config.warp_freq:
         x = _warp(x, config, draw)
+    if config.warp_hz:
+        x = _scale_frequencies(x, _factor(config.warp_hz, draw), sample_rate)
     if config.shift_freq:
         x = _shift(x, integer(2 * config.shift_freq + 1, draw) - config.shift_freq)
     if config.roll:
@@ -146,6 +162,22 @@ def _warp(x: Tensor, config: Augmentation, draw: torch.Generator) -> Tensor:
     if new_bins >= bins:
         return image[:bins]
     return torch.cat([image, image[-1:].expand(bins - new_bins, -1)])
+
+
+def _scale_frequencies(x: Tensor, factor: float, sample_rate: int) -> Tensor:
+    """Move what is at each frequency to ``factor`` times that frequency.
+
+    Source: vocal tract length perturbation (N. Jaitly, G. Hinton, ICML workshop 2013), without the
+        kink that keeps the highest frequency in place.
+    """
+    bins = x.shape[0]
+    edges = mel_of(torch.tensor([LOW_HZ, sample_rate / 2]))
+    step = (edges[1] - edges[0]) / (bins + 1)
+    hz = 700 * torch.expm1((edges[0] + step * torch.arange(1, bins + 1)) / 1127)
+    place = ((mel_of(hz / factor) - edges[0]) / step - 1).clamp(0, bins - 1)
+    low = place.floor().long()
+    high = (low + 1).clamp_max(bins - 1)
+    return torch.lerp(x[low], x[high], (place - low)[:, None])
 
 
 def _filter(bins: int, largest_db: float, draw: torch.Generator) -> Tensor:

@@ -200,10 +200,10 @@ def _mel_filters(num_mels: int, window: int, sample_rate: int, device: torch.dev
     """Triangles of equal width on the mel scale; the Nyquist frequency belongs to none."""
     size = _transform_size(window)
     frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * sample_rate / size
-    low, high = _mel(torch.tensor([LOW_HZ, sample_rate / 2], dtype=torch.float64))
+    low, high = mel_of(torch.tensor([LOW_HZ, sample_rate / 2], dtype=torch.float64))
     step = (high - low) / (num_mels + 1)
     left = low + step * torch.arange(num_mels, dtype=torch.float64)
-    distance = (_mel(frequencies)[:, None] - left) / step
+    distance = (mel_of(frequencies)[:, None] - left) / step
     filters = torch.minimum(distance, 2 - distance).clamp_min(0)
     filters[-1] = 0
     groups = []
@@ -218,6 +218,6 @@ def _mel_filters(num_mels: int, window: int, sample_rate: int, device: torch.dev
     )
 
 
-def _mel(frequency: Tensor) -> Tensor:
+def mel_of(frequency: Tensor) -> Tensor:
     """Frequency (Hz) on the mel scale of HTK and Kaldi."""
     return 1127 * torch.log1p(frequency / 700)

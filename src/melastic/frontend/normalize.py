@@ -22,17 +22,26 @@ class Statistics(NamedTuple):
 
 
 def normalise(
-    spectrogram: Float[Tensor, "*clips freq time"], config: FrontendConfig
+    spectrogram: Float[Tensor, "*clips freq time"],
+    config: FrontendConfig,
+    step_ms: float | None = None,
 ) -> Float[Tensor, "*clips freq frames"]:
     """Shift and scale log-mels to about zero mean and half a unit of deviation.
 
-    With ``fixed_frames`` the spectrogram is first cut or padded with zeros at its end. Zeros before
-    normalising are neither silence nor the mean; published AST weights were trained that way.
+    With ``fixed_frames`` the spectrogram is first cut or padded with zeros at its end, to as many
+    frames as last equally long. Zeros before normalising are neither silence nor the mean;
+    published AST weights were trained that way.
+
+    Args:
+        spectrogram: log-mels.
+        config: the front end.
+        step_ms: time from one frame to the next (ms); None: the front end's hop.
 
     Source: YuanGongND/ast, dataloader: pad, then mask, then ``(x - mean) / (2 * std)``.
     """
     if config.fixed_frames is not None:
-        missing = config.fixed_frames - spectrogram.shape[-1]
+        longer = 1.0 if step_ms is None else config.hop_ms / step_ms
+        missing = max(1, round(config.fixed_frames * longer)) - spectrogram.shape[-1]
         spectrogram = functional.pad(spectrogram, (0, missing))
     return (spectrogram - config.mean) / (2 * config.std)
 
@@ -44,7 +53,7 @@ def spectrogram_of(
     hop_ms: float | None = None,
 ) -> Float[Tensor, "*clips freq time"]:
     """Normalised log-mel spectrogram of a waveform, as a model with this front end expects it."""
-    return normalise(raw_spectrogram_of(waveform, config, hop_ms=hop_ms), config)
+    return normalise(raw_spectrogram_of(waveform, config, hop_ms=hop_ms), config, hop_ms)
 
 
 def raw_spectrogram_of(

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from melastic.checkpoints.store import load_folder
 from melastic.classifier import Classifier
-from melastic.data.loader import Batch, ClipDataset, load_batches, too_many_unreadable
+from melastic.data.features import too_many_unreadable
+from melastic.data.loader import Batch, ClipDataset, load_batches
 from melastic.devices import cores_shared_with
 from melastic.errors import DivergedError
 from melastic.evaluation.metrics import Metrics, loss_of, measure_scores

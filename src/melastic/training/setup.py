@@ -11,7 +11,8 @@ import torch
 from melastic.checkpoints.store import digest
 from melastic.classifier import Classifier
 from melastic.config import FrontendConfig
-from melastic.data.loader import ClipDataset, Features
+from melastic.data.features import Features
+from melastic.data.loader import ClipDataset
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
 from melastic.data.sampler import TokenBudgetSampler, balanced_weights
 from melastic.devices import reading_processes
