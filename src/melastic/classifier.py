@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melastic.config import ClassTokenPooling, ModelConfig
+from melastic.config import ModelConfig
 from melastic.encoders.transformer import Transformer
 from melastic.errors import InputError
 from melastic.frontend.audio import load_audio
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config.patches, dim)
         self.positions = PositionTable(config.positions, dim)
-        leading = config.pooling.tokens if isinstance(config.pooling, ClassTokenPooling) else 0
+        leading = config.pooling.leading
         self.class_tokens = nn.Parameter(torch.empty(leading, dim)) if leading else None
         self.encoder = Transformer(config.encoder)
         self.pool = build_pool(config.pooling, dim)

@@ -188,10 +188,24 @@ class ClassTokenPooling:
         if self.tokens not in (1, 2):
             raise InputError(f"1 (class) or 2 (and distillation) tokens, got {self.tokens}")
 
+    @property
+    def leading(self) -> int:
+        """Learned tokens in front of each clip."""
+        return self.tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeanPooling:
-    """The mean of a clip's tokens stands for the clip."""
+    """The mean of a clip's patch tokens stands for the clip."""
+
+    leading: int = 0
+    """Learned tokens in front of each clip that take part in attention and not in the mean (SSAST
+    has 2)."""
+
+    def __post_init__(self) -> None:
+        """Refuse other counts."""
+        if not 0 <= self.leading <= 2:
+            raise InputError(f"0, 1 or 2 tokens lead a clip, got {self.leading}; 0 means none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +217,11 @@ class AttentionPooling:
 
     num_heads: int = 12
     """Attention heads."""
+
+    @property
+    def leading(self) -> int:
+        """Learned tokens in front of each clip: none."""
+        return 0
 
 
 PoolingConfig = ClassTokenPooling | MeanPooling | AttentionPooling

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from melastic.config import AttentionPooling, ClassTokenPooling, PoolingConfig
+from melastic.config import AttentionPooling, ClassTokenPooling, MeanPooling, PoolingConfig
 from melastic.encoders.attention import AttentionPool
 from melastic.errors import InputError
 from melastic.patches.batch import Layout
@@ -24,11 +24,16 @@ class ClassTokenPool(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """The mean of each clip's tokens."""
+    """The mean of each clip's tokens, leading ones left out."""
+
+    def __init__(self, config: MeanPooling) -> None:
+        """Remember how many lead."""
+        super().__init__()
+        self.leading = config.leading
 
     def forward(self, x: Float[Tensor, "tokens dim"], layout: Layout) -> Float[Tensor, "clips dim"]:
         """One vector for each clip."""
-        return torch.cat([clips.mean(1) for clips in layout.split(x)])
+        return torch.cat([clips[:, self.leading :].mean(1) for clips in layout.split(x)])
 
 
 def build_pool(config: PoolingConfig, dim: int) -> nn.Module:
@@ -46,4 +51,4 @@ def build_pool(config: PoolingConfig, dim: int) -> nn.Module:
                 "use the encoder's number of heads"
             )
         return AttentionPool(dim, config.num_heads)
-    return MeanPool()
+    return MeanPool(config)

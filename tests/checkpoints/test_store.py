@@ -167,15 +167,25 @@ def test_every_file_of_a_model_may_be_read_by_whoever_may_read_new_files(tmp_pat
     assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {usual}
 
 
-def test_a_model_of_the_first_format_still_loads_and_gives_the_same(tmp_path):
-    model, clip = small("class"), torch.randn(MELS, 50)
+@pytest.mark.parametrize("pooling", ["class", "mean", "attention"])
+def test_a_model_of_the_first_format_still_loads_and_gives_the_same(tmp_path, pooling):
+    model, clip = small(pooling), torch.randn(MELS, 50)
     model.save(tmp_path)
     raw = json.loads((tmp_path / CONFIG).read_text())
     raw["version"] = 1
     del raw["model"]["frontend"]["level"], raw["model"]["patches"]["resize"]
     del raw["model"]["positions"]["reading"], raw["model"]["positions"]["antialias"]
+    raw["model"]["pooling"].pop("leading", None)
     write_json(tmp_path / CONFIG, raw)
     save_file(load_file(tmp_path / WEIGHTS), tmp_path / WEIGHTS, metadata={"config": digest(raw)})
     old = melastic.load(tmp_path)
     assert old.config == model.config
     assert torch.equal(old([clip]), model([clip]))
+
+
+@pytest.mark.parametrize("part", ["pooling", "patches", "frontend"])
+def test_a_damaged_part_of_the_first_format_is_one_clear_line(saved, part):
+    edit(saved, lambda config: config.update(version=1))
+    edit(saved, lambda config: config["model"].update({part: "none"}))
+    with pytest.raises(InputError, match=part):
+        melastic.load(saved)

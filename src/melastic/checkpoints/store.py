@@ -174,7 +174,8 @@ def read_config(raw: Any, path: Path) -> ModelConfig:
 def upgraded(model: Any, version: int) -> Any:
     """The configuration of a model in the present version of the format.
 
-    Version 1 knew one patch size, positions by place, and log-mels as they are.
+    Version 1 knew one patch size, positions by place, log-mels as they are, and no tokens in front
+    of a clip whose mean is taken.
     """
     if version >= 2 or not isinstance(model, dict):
         return model
@@ -183,7 +184,13 @@ def upgraded(model: Any, version: int) -> Any:
         "patches": {"resize": {"method": "pi", "interpolation": "bilinear", "antialias": False}},
         "positions": {"reading": "place", "antialias": True},
     }
-    return {**model, **{part: {**model.get(part, {}), **new} for part, new in added.items()}}
+    if isinstance(model.get("pooling"), dict) and model["pooling"].get("kind") == "MeanPooling":
+        added["pooling"] = {"leading": 0}
+    parts = {part: model.get(part, {}) for part in added}
+    return {
+        **model,
+        **{part: {**old, **added[part]} for part, old in parts.items() if isinstance(old, dict)},
+    }
 
 
 def check_state(model: Classifier, state: dict[str, torch.Tensor], where: str | Path) -> None:

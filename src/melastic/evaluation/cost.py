@@ -1,6 +1,6 @@
 """What a clip costs: tokens and multiply-adds, from the geometry alone."""
 
-from melastic.config import AttentionPooling, ClassTokenPooling, ModelConfig
+from melastic.config import AttentionPooling, ModelConfig
 from melastic.patches.grid import FreqTime
 
 
@@ -18,8 +18,8 @@ def tokens_of(
     Raises:
         InputError: if the clip holds no such patch.
     """
-    leading = config.pooling.tokens if isinstance(config.pooling, ClassTokenPooling) else 0
-    return kept_tokens(config.patches.grid(size, patch).num_patches, keep) + leading
+    patches = kept_tokens(config.patches.grid(size, patch).num_patches, keep)
+    return patches + config.pooling.leading
 
 
 def kept_tokens(tokens: int, keep: float) -> int:
