@@ -59,7 +59,7 @@ def test_an_unknown_origin_is_refused_with_the_known_ones(origin):
 
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_an_unknown_fact_is_refused_with_a_suggestion(origin):
-    assert_refused(["'strid'", "did you mean stride"], {}, origin=origin, strid=10)
+    assert_refused(["'lable'", "did you mean labels"], {}, origin=origin, lable=10)
 
 
 @pytest.mark.parametrize("origin", ORIGINS)

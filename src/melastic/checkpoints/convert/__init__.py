@@ -5,7 +5,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from melastic.checkpoints.convert import ast, hf_ast, vit
+from melastic.checkpoints.convert import ast, elasticast, flexiast, hf_ast, ssast, vit
 from melastic.checkpoints.convert.common import Facts
 from melastic.checkpoints.convert.tensors import OfficialState
 from melastic.classifier import Classifier
@@ -15,6 +15,9 @@ ORIGINS: dict[str, Callable[[OfficialState, Any], Classifier]] = {
     "ast": ast.convert,
     "hf-ast": hf_ast.convert,
     "vit": vit.convert,
+    "flexiast": flexiast.convert,
+    "elasticast": elasticast.convert,
+    "ssast": ssast.convert,
 }
 """Where weights come from, and what reads them. Its second parameter says which facts it takes."""
 
@@ -31,22 +34,31 @@ def from_official(state_dict: Mapping[str, Any], *, origin: str, **facts: Any) -
             ``model_state``), is taken off.
         origin: ``"ast"`` (YuanGongND/ast, and the AST in the repositories of FlexiAST, AuM and
             ElasticAST), ``"hf-ast"`` (transformers' ``ASTForAudioClassification``), ``"vit"``
-            (timm's ImageNet ViT and DeiT, as a start for training).
+            (timm's ImageNet ViT and DeiT, as a start for training), ``"flexiast"`` (call the model
+            with ``patch=`` for other patch sizes), ``"elasticast"`` (clips of any length, best a
+            multiple of the patch), ``"ssast"`` (fine-tuned; or, from a file of pre-training, a
+            start whose head is new).
         **facts: what the file does not hold. For every origin:
 
             ``labels``: names of the classes; default "0", "1", ….
-            ``num_classes``: their number; for "vit" this or ``labels`` is needed.
+            ``num_classes``: their number; where the head is new this or ``labels`` is needed.
             ``task``: "single-label" (default), or "multi-label" for weights such as AudioSet's.
             ``num_heads``: attention heads; default width / 64.
             ``sample_rate`` (Hz), ``hop_ms`` (ms), ``mean``, ``std``: front end; default AudioSet's.
-
-            ``input_size``: (mel bins, frames) that the positions were learned on (ast, hf-ast;
-            needed), or shall cover (vit; default (128, 1024)).
-            ``stride``: (mel bins, frames) from patch to patch, one number means both; default: read
-            off the number of positions (ast, hf-ast), or the patch size (vit).
+            ``input_size``: (mel bins, frames) that the positions were learned on (ast, hf-ast,
+            flexiast, fine-tuned ssast; needed), or shall cover (vit, default (128, 1024);
+            pre-trained ssast, default its own); elasticast's is read off.
             ``fixed_frames``: cut or zero-pad audio to so many frames; default the frames of
-            ``input_size`` (ast, hf-ast), or None for no change (vit).
+            ``input_size`` (ast, hf-ast, flexiast, ssast), or None for no change (vit, elasticast).
+
+            ``stride``: (mel bins, frames) from patch to patch, one number means both; default: read
+            off the number of positions (ast, hf-ast, fine-tuned ssast), or the patch size (vit,
+            pre-trained ssast).
             ``norm_eps``: added to the variance in every LayerNorm (hf-ast; default 1e-12).
+            ``pooling``: what stands for a clip. elasticast: "attention" (default) or "mean"; ssast:
+            "mean" (default; of the patches' tokens) or "class" (of the two leading ones).
+            ``patch``: (mel bins, frames) of a patch, one number means both (elasticast; default
+            square, or what ``input_size`` says).
 
     Raises:
         InputError: if the origin or a fact is unknown, a fact is missing or contradicted, or

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from melastic.checkpoints.store import check_state
-from melastic.classifier import Classifier
+from melastic.classifier import Classifier, Head
 from melastic.config import FrontendConfig, ModelConfig
 from melastic.errors import InputError, unknown_name
 
@@ -88,6 +88,14 @@ def read_task(facts: Facts) -> Literal["single-label", "multi-label"]:
         if facts.task == task:
             return task
     raise unknown_name("task", facts.task, TASKS)
+
+
+def new_head(config: ModelConfig) -> dict[str, Tensor]:
+    """A head with random weights, drawn from torch's global generator as AST draws it."""
+    head = Head(config.encoder.dim, len(config.labels), config.head_norm_eps)
+    nn.init.trunc_normal_(head.linear.weight, std=0.02)
+    nn.init.zeros_(head.linear.bias)
+    return {f"head.{name}": value for name, value in head.state_dict().items()}
 
 
 def assemble(config: ModelConfig, tensors: dict[str, Tensor]) -> Classifier:

@@ -10,7 +10,7 @@ Absorbed here: queries, keys and values are three layers; every LayerNorm, the h
 import dataclasses
 from dataclasses import dataclass
 
-from melastic.checkpoints.convert.ast import AstFacts, AstNames, build
+from melastic.checkpoints.convert.ast import AstFacts, AstNames, build, take_body, take_head
 from melastic.checkpoints.convert.tensors import EncoderNames, OfficialState
 from melastic.classifier import Classifier
 
@@ -65,4 +65,7 @@ def convert(state: OfficialState, facts: HfAstFacts) -> Classifier:
     """
     names = MEMORY_NAMES if state.count(MEMORY_NAMES.encoder.block) else FILE_NAMES
     eps = facts.norm_eps
-    return build(state, names, facts, norm_eps=eps, head_norm_eps=eps)
+    state.absorb("queries, keys and values are one layer")
+    body = take_body(state, names, facts.num_heads, eps)
+    head = take_head(state, names, body.encoder.dim)
+    return build(state, body, head, facts, stride=facts.stride, head_norm_eps=eps)

@@ -28,16 +28,13 @@ class OfficialState:
             InputError: if it is not a mapping from names to tensors.
         """
         self.origin = origin
-        tensors = _unwrapped(state_dict)
-        for name, value in tensors.items():
-            if not isinstance(name, str) or not isinstance(value, Tensor):
-                raise InputError(
-                    f"a state dict maps names to tensors, {name!r} holds a "
-                    f"{type(value).__name__}; pass only the model's state dict"
-                )
-        parallel = bool(tensors) and all(name.startswith(PARALLEL) for name in tensors)
-        self._prefix = PARALLEL if parallel else ""
-        self._left = {name.removeprefix(self._prefix): value for name, value in tensors.items()}
+        self.taken: list[str] = []
+        """Names of the tensors that were read."""
+        self.dropped: list[str] = []
+        """Names of the tensors that the official forward pass does not use."""
+        self.absorbed: list[str] = []
+        """What the official code does differently, and how the tensors make up for it."""
+        self._left, self._prefix = official_tensors(state_dict)
 
     def __contains__(self, name: str) -> bool:
         """Whether a tensor is still there."""
@@ -57,6 +54,7 @@ class OfficialState:
         if name not in self._left:
             raise InputError(f"{official} is missing; check the origin and that the file is whole")
         value = self._left.pop(name)
+        self.taken.append(name)
         pairs = zip(value.shape, shape, strict=False)
         if value.ndim != len(shape) or any(want not in (None, got) for got, want in pairs):
             wanted = " x ".join("any" if size is None else str(size) for size in shape)
@@ -76,7 +74,13 @@ class OfficialState:
 
     def drop(self, *prefixes: str) -> None:
         """Leave out tensors that the official forward pass does not use."""
-        self._left = {k: v for k, v in self._left.items() if not k.startswith(prefixes)}
+        found = [name for name in self._left if name.startswith(prefixes)]
+        self._left = {name: value for name, value in self._left.items() if name not in found}
+        self.dropped += found
+
+    def absorb(self, quirk: str) -> None:
+        """Note a peculiarity of the official code that the tensors now make up for."""
+        self.absorbed.append(quirk)
 
     def count(self, block: str) -> int:
         """How many blocks there are; ``block`` is the start of their names, with ``{}``."""
@@ -97,6 +101,24 @@ class OfficialState:
                 f"{self.origin} weights: {self._prefix}{name} has no place in this kind of model "
                 f"({len(self._left)} unknown in all); check the origin"
             )
+
+
+def official_tensors(state_dict: Any) -> tuple[dict[str, Tensor], str]:
+    """Tensors by name without what wraps them, and the prefix that was taken off every name.
+
+    Raises:
+        InputError: if it is not a mapping from names to tensors.
+    """
+    tensors = _unwrapped(state_dict)
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(
+                f"a state dict maps names to tensors, {name!r} holds a "
+                f"{type(value).__name__}; pass only the model's state dict"
+            )
+    parallel = bool(tensors) and all(name.startswith(PARALLEL) for name in tensors)
+    prefix = PARALLEL if parallel else ""
+    return {name.removeprefix(prefix): value for name, value in tensors.items()}, prefix
 
 
 def _unwrapped(state_dict: Any) -> Mapping[str, Any]:

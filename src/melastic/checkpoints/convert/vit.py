@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from melastic.checkpoints.convert.common import (
     Facts,
     assemble,
+    new_head,
     read_frontend,
     read_labels,
     read_task,
 )
 from melastic.checkpoints.convert.tensors import OfficialState, take_encoder, timm_names
-from melastic.classifier import Classifier, Head
+from melastic.classifier import Classifier
 from melastic.config import ClassTokenPooling, LearnedGrid, ModelConfig, PatchConfig
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, PatchGrid, freq_time
@@ -58,6 +59,9 @@ def convert(state: OfficialState, facts: VitFacts) -> Classifier:
     encoder, tensors = take_encoder(state, timm_names(), dim, facts.num_heads, norm_eps=1e-6)
     state.finish()
     kernel = _summed(patch["patch.weight"])
+    state.absorb("the kernel is summed over the colours of images")
+    state.absorb("the square of positions is cropped or interpolated to the spectrogram's grid")
+    state.absorb("each leading token's own position is added to it")
     size, kernel_size = freq_time(facts.input_size), FreqTime(*kernel.shape[1:])
     stride = kernel_size if facts.stride is None else freq_time(facts.stride)
     grid = PatchGrid(size=size, patch=kernel_size, stride=stride).shape
@@ -77,16 +81,16 @@ def convert(state: OfficialState, facts: VitFacts) -> Classifier:
         encoder=encoder,
         pooling=ClassTokenPooling(tokens=count),
     )
-    return assemble(config, tensors | _new_head(config))
+    return assemble(config, tensors | new_head(config))
 
 
 def fit_positions(
     table: Float[Tensor, "rows columns dim"], grid: FreqTime
 ) -> Float[Tensor, "{grid.freq} {grid.time} dim"]:
-    """Positions of an image's patches for a spectrogram's, by AST's rule, axis by axis.
+    """Positions of one grid of patches for another, by AST's rule, axis by axis.
 
-    Where the spectrogram has fewer patches than the image, those at the middle are kept; where it
-    has more, positions are interpolated (bilinear, antialias off). Time goes first.
+    Where the new grid has fewer patches, those at the middle are kept; where it has more, positions
+    are interpolated (bilinear, antialias off). Time goes first.
     """
     image = table.permute(2, 0, 1)[None]
     rows, columns = table.shape[:2]
@@ -99,14 +103,6 @@ def fit_positions(
     else:
         image = functional.interpolate(image, size=tuple(grid), mode="bilinear")
     return image[0].permute(1, 2, 0).contiguous()
-
-
-def _new_head(config: ModelConfig) -> dict[str, Tensor]:
-    """A head with random weights, drawn as a new classifier's."""
-    head = Head(config.encoder.dim, len(config.labels), config.head_norm_eps)
-    nn.init.trunc_normal_(head.linear.weight, std=0.02)
-    nn.init.zeros_(head.linear.bias)
-    return {f"head.{name}": value for name, value in head.state_dict().items()}
 
 
 def _summed(kernel: Float[Tensor, "dim colours freq time"]) -> Float[Tensor, "dim freq time"]:
