@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from melastic.checkpoints.store import load, replacing, write_json
 from melastic.classifier import Classifier
-from melastic.cli.parse import parse, print_json
+from melastic.cli.parse import Hop, PatchSize, parse, print_json
 from melastic.devices import best_device
 from melastic.errors import InputError, unknown_name
 from melastic.patches.view import View
@@ -31,9 +31,9 @@ class FileArguments:
     """Run folder, model folder, or name ('melastic models' lists them)."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Audio files."""
-    patch: int | tuple[int, int] | None = None
-    """Patch size (mel bins, frames); None: the model's own."""
-    hop_ms: float | None = None
+    patch: PatchSize = None
+    """Patch size, such as 16 or 128x4 (mel bins x frames); None: the model's own."""
+    hop_ms: Hop = None
     """Frame shift (ms); None: the model's own."""
 
 

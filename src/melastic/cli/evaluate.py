@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from melastic.checkpoints.store import load
-from melastic.cli.parse import parse, print_json, print_table
+from melastic.cli.parse import Hop, Length, PatchSize, Share, parse, print_json, print_table
 from melastic.data.manifest import Clip, read_manifest, select
 from melastic.devices import best_device
+from melastic.errors import InputError
 from melastic.evaluation.evaluate import evaluate as run_evaluation
 from melastic.evaluation.plots import plot_confusion
-from melastic.patches.view import View
+from melastic.patches.view import Pooling, View
 from melastic.progress import bar, note
 from melastic.training.run_folder import is_run, read_run_config
 
@@ -28,12 +29,18 @@ class EvaluateArguments:
     """CSV or JSON manifest."""
     select: str | None = None
     """Clips, such as split=test; None: the test clips of the run, else all."""
-    patch: int | tuple[int, int] | None = None
-    """Patch size (mel bins, frames); None: the model's own."""
-    hop_ms: float | None = None
+    patch: PatchSize = None
+    """Patch size, such as 16 or 128x4 (mel bins x frames); None: the model's own."""
+    hop_ms: Hop = None
     """Frame shift (ms); None: the model's own."""
-    seconds: float | None = None
+    pool: Literal["mean", "max"] | None = None
+    """How neighbouring frames become one, with --pool-factor; None: every frame is kept."""
+    pool_factor: int = 1
+    """Frames that become one."""
+    seconds: Length = None
     """Longest stretch of a clip, from its beginning (s); None: all of it."""
+    keep: Share = 1.0
+    """Share of each clip's tokens that is used, evenly drawn."""
     batch_tokens: int = 4096
     """Most tokens that are computed at once."""
     workers: int | None = None
@@ -49,7 +56,7 @@ class EvaluateArguments:
 def evaluate(arguments: Sequence[str], prog: str) -> int:
     """Score a classifier on labelled clips."""
     args = parse(EvaluateArguments, arguments, prog)
-    view = View(patch=args.patch, hop_ms=args.hop_ms, seconds=args.seconds)
+    view = _view(args)
     model = load(args.model).to(best_device())
     clips = _chosen(args)
     with bar("evaluating") as advance:
@@ -87,6 +94,25 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
         ],
     )
     return 0
+
+
+def _view(args: EvaluateArguments) -> View:
+    """How clips are to be seen."""
+    if args.pool is None and args.pool_factor != 1:
+        raise InputError(
+            f"--pool-factor {args.pool_factor} needs a way of pooling, got none; try --pool mean"
+        )
+    if args.pool is not None and args.pool_factor == 1:
+        raise InputError(
+            f"--pool {args.pool} needs at least 2 frames that become one; try --pool-factor 2"
+        )
+    return View(
+        patch=args.patch,
+        hop_ms=args.hop_ms,
+        pooling=Pooling(kind=args.pool or "mean", factor=args.pool_factor),
+        seconds=args.seconds,
+        keep=args.keep,
+    )
 
 
 def _chosen(args: EvaluateArguments) -> list[Clip]:

@@ -6,18 +6,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from melastic.classifier import Classifier
+from melastic.config import ModelConfig
 from melastic.data.features import Features, OnClip, too_many_unreadable
 from melastic.data.loader import Batch, ClipDataset, load_batches
 from melastic.data.manifest import Clip
 from melastic.devices import cores_shared_with, reading_processes
-from melastic.evaluation.cost import gmacs, tokens_of
+from melastic.evaluation.cost import gmacs, kept_tokens, tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
+from melastic.frontend.normalize import fixed_frames
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
+from melastic.randomness import generator
 from melastic.serialize import to_json
 
 
@@ -31,6 +34,8 @@ class Outputs:
     """Frames of each clip."""
     unreadable: tuple[str, ...] = ()
     """Why clips are missing, one line each."""
+    model_seconds: float = 0.0
+    """Time of the model alone (s)."""
 
 
 @dataclass(frozen=True)
@@ -83,37 +88,86 @@ def evaluate(
     Raises:
         InputError: if clips cannot be read, or have labels that the model does not know.
     """
-    view = view or View()
-    started = time.perf_counter()
-    frontend = model.config.frontend
-    dataset = ClipDataset(
-        Features(clips, frontend, view=view),
-        model.labels,
-        frontend,
+    features = Features(clips, model.config.frontend, view=view)
+    return evaluate_features(
+        model,
+        features,
+        batch_tokens=batch_tokens,
+        workers=reading_processes() if workers is None else workers,
+        max_unreadable=max_unreadable,
+        on_clip=on_clip,
     )
-    workers = reading_processes() if workers is None else workers
+
+
+def evaluate_features(
+    model: Classifier,
+    features: Features,
+    *,
+    batch_tokens: int,
+    workers: int,
+    max_unreadable: int = 0,
+    on_clip: OnClip | None = None,
+) -> Evaluation:
+    """Scores and cost of a classifier on clips, seen through the view of their features.
+
+    Args:
+        model: the classifier; it stays on its device.
+        features: log-mels of the clips, some of which may be kept already.
+        batch_tokens: most tokens that are computed at once.
+        workers: processes that read clips ahead; 0: none.
+        max_unreadable: clips that may turn out unreadable; they are listed and left out.
+        on_clip: told about progress.
+
+    Raises:
+        InputError: if clips cannot be read, or have labels that the model does not know.
+    """
+    started = time.perf_counter()
+    config, view = model.config, features.view
+    dataset = ClipDataset(features, model.labels, config.frontend)
     with cores_shared_with(workers):
         outputs = run(
             model,
             dataset,
-            list(range(len(clips))),
+            list(range(len(features.clips))),
             batch_tokens=batch_tokens,
             workers=workers,
             max_unreadable=max_unreadable,
             on_clip=on_clip,
         )
-    sizes = [FreqTime(frontend.num_mels, frames) for frames in outputs.frames]
+    sizes = [FreqTime(config.frontend.num_mels, frames) for frames in outputs.frames]
     patch = None if view.patch is None else freq_time(view.patch)
+    costs = [gmacs(config, size, patch=patch, keep=view.keep) for size in sizes]
+    tokens = [tokens_of(config, size, patch=patch, keep=view.keep) for size in sizes]
     return Evaluation(
         metrics=measure_scores(
-            outputs.logits, outputs.targets, multi_label=model.config.task == "multi-label"
+            outputs.logits, outputs.targets, multi_label=config.task == "multi-label"
         ),
         view=view,
-        gmacs_per_clip=sum(gmacs(model.config, x, patch=patch) for x in sizes) / len(sizes),
-        tokens_per_clip=sum(tokens_of(model.config, x, patch=patch) for x in sizes) / len(sizes),
+        gmacs_per_clip=sum(costs) / len(sizes),
+        tokens_per_clip=sum(tokens) / len(sizes),
         seconds=time.perf_counter() - started,
         outputs=outputs,
     )
+
+
+def kept_patches(
+    config: ModelConfig, frames: int, view: View, index: int
+) -> Int[Tensor, " patches"]:
+    """Which patches of a clip are used: evenly drawn, the same for the same clip, in order.
+
+    Args:
+        config: the model.
+        frames: of the clip.
+        view: patch size, and the share that is kept.
+        index: number of the clip.
+
+    Raises:
+        InputError: if the clip holds no such patch.
+    """
+    patch = None if view.patch is None else freq_time(view.patch)
+    patches = config.patches.grid(FreqTime(config.frontend.num_mels, frames), patch).num_patches
+    drawn = torch.randperm(patches, generator=generator(0, "kept", index))
+    return drawn[: kept_tokens(patches, view.keep)].sort().values
 
 
 @torch.no_grad()
@@ -140,17 +194,20 @@ def run(
     done: list[Batch] = []
     logits: list[Tensor] = []
     unreadable: list[str] = []
-    finished = 0
+    finished, seconds = 0, 0.0
     for (_, part), batch in zip(keys, load_batches(dataset, keys, workers=workers), strict=True):
         unreadable += batch.unreadable
         if len(unreadable) > max_unreadable:
             raise too_many_unreadable(unreadable, max_unreadable)
         finished += len(part)
         if batch.indices:
+            kept = _kept(model.config, batch, view)
             moved = batch.to(device)
+            started = time.perf_counter()
             with autocast() if autocast else torch.no_grad():
-                out = model(moved.spectrograms, view.patch, step_ms)
+                out = model(moved.spectrograms, view.patch, step_ms, kept)
             logits.append(out.float().cpu())
+            seconds += time.perf_counter() - started
             done.append(batch)
         if on_clip:
             on_clip(finished, len(indices))
@@ -164,6 +221,7 @@ def run(
         targets=torch.cat([batch.targets for batch in done])[order],
         frames=tuple(frames[i] for i in order.tolist()),
         unreadable=tuple(unreadable),
+        model_seconds=seconds,
     )
 
 
@@ -175,16 +233,22 @@ def _parts(
     Lengths are only known once a clip is read, so their number is fixed beforehand: by the longest
     spectrogram that is kept, else as if all clips were as long as the model's positions reach.
     """
-    frontend, positions = model.config.frontend, model.config.positions
-    kept = [spectrogram.shape[1] for spectrogram in dataset.features.kept.values()]
-    usual = max(kept) if kept else round(positions.extent[1] * 1000 / frontend.hop_ms)
+    config, view = model.config, dataset.features.view
+    frontend, patch = config.frontend, None if view.patch is None else freq_time(view.patch)
+    step_ms = view.step_ms(frontend.hop_ms)
+    known = [dataset.features.frames(index) for index in dataset.features.kept]
+    usual = max(known) if known else round(config.positions.extent[1] * 1000 / step_ms)
     if dataset.longest is not None:
         usual = min(usual, dataset.longest)
-    patch = dataset.features.view.patch
-    tokens = tokens_of(
-        model.config,
-        FreqTime(frontend.num_mels, frontend.fixed_frames or usual),
-        patch=None if patch is None else freq_time(patch),
-    )
-    size = max(1, batch_tokens // tokens)
-    return [list(indices[i : i + size]) for i in range(0, len(indices), size)]
+    usual = max(usual, (patch or config.patches.patch).time)
+    size = FreqTime(frontend.num_mels, fixed_frames(frontend, step_ms) or usual)
+    count = max(1, batch_tokens // tokens_of(config, size, patch=patch, keep=view.keep))
+    return [list(indices[i : i + count]) for i in range(0, len(indices), count)]
+
+
+def _kept(config: ModelConfig, batch: Batch, view: View) -> list[Int[Tensor, " _"]] | None:
+    """Which patches of each clip of a batch are used; None: all."""
+    if view.keep == 1:
+        return None
+    clips = zip(batch.indices, batch.lengths, strict=True)
+    return [kept_patches(config, frames, view, index) for index, frames in clips]

@@ -39,11 +39,22 @@ def normalise(
 
     Source: YuanGongND/ast, dataloader: pad, then mask, then ``(x - mean) / (2 * std)``.
     """
-    if config.fixed_frames is not None:
-        longer = 1.0 if step_ms is None else config.hop_ms / step_ms
-        missing = max(1, round(config.fixed_frames * longer)) - spectrogram.shape[-1]
-        spectrogram = functional.pad(spectrogram, (0, missing))
+    frames = fixed_frames(config, step_ms)
+    if frames is not None:
+        spectrogram = functional.pad(spectrogram, (0, frames - spectrogram.shape[-1]))
     return (spectrogram - config.mean) / (2 * config.std)
+
+
+def fixed_frames(config: FrontendConfig, step_ms: float | None = None) -> int | None:
+    """Frames that every clip is cut or padded to; None: clips keep theirs.
+
+    Args:
+        config: the front end.
+        step_ms: time from one frame to the next (ms); None: the front end's hop.
+    """
+    if config.fixed_frames is None or step_ms is None:
+        return config.fixed_frames
+    return max(1, round(config.fixed_frames * config.hop_ms / step_ms))
 
 
 def spectrogram_of(
