@@ -7,9 +7,18 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import melastic
+from melastic.config import MeanPooling
 from tests.oracles.ast import ast_logits, image_positions
 from tests.oracles.fill import spectrogram
-from tests.oracles.official import CLASSES, ast_state, logits_of, vit_state
+from tests.oracles.official import (
+    CLASSES,
+    ast_state,
+    elastic_state,
+    flexi_state,
+    logits_of,
+    ssast_state,
+    vit_state,
+)
 
 axis = st.tuples(st.integers(2, 8), st.integers(1, 8), st.integers(1, 4), st.integers(0, 7))
 
@@ -220,3 +229,62 @@ def test_a_vit_of_one_colour_and_another_stride_is_accepted():
     assert model.config.patches.stride == (16, 10)
     assert model.config.positions.grid == (4, 9)
     assert model.labels == ("a", "b")
+
+
+@settings(max_examples=20)
+@given(
+    trained=st.tuples(st.integers(16, 90), st.integers(16, 90)),
+    size=st.tuples(st.integers(16, 90), st.integers(16, 90)),
+    stride=st.tuples(st.integers(5, 16), st.integers(5, 16)),
+)
+def test_positions_of_pre_training_are_fitted_by_the_published_rule(trained, size, stride):
+    state = ssast_state(pretrained=trained, depth=1)
+    model = melastic.from_official(
+        state, origin="ssast", input_size=size, stride=stride, num_heads=3, num_classes=2
+    )
+    rows, columns = ((n - 16) // step + 1 for n, step in zip(size, stride, strict=True))
+    learned = state["v.pos_embed"][0, 2:].reshape(trained[0] // 16, trained[1] // 16, -1)
+    expected = image_positions(learned, rows, columns)
+    assert_close(model.positions.table.detach(), expected, atol=1e-6, rtol=1e-6)
+    assert model.config.pooling == MeanPooling(leading=2)
+
+
+def test_the_patch_of_an_elasticast_is_read_off_or_said():
+    square = melastic.from_official(elastic_state((8, 4)), origin="elasticast", num_heads=3)
+    assert square.config.patches.patch == (16, 16)
+    assert square.config.positions.extent == (128, 0.64)
+    other = elastic_state((4, 5), patch=(16, 8))
+    for facts in ({"patch": (16, 8)}, {"input_size": (64, 40)}):
+        model = melastic.from_official(other, origin="elasticast", num_heads=3, **facts)
+        assert model.config.patches.patch == (16, 8)
+        assert model.config.frontend.num_mels == 64
+        assert model.config.frontend.fixed_frames is None
+
+
+def test_queries_of_elasticast_make_up_for_its_unscaled_attention():
+    state = elastic_state(dim=32)
+    model = melastic.from_official(state, origin="elasticast", num_heads=2)
+    qkv = model.encoder.blocks[1].attention.qkv
+    official = "blocks.modules_list.1.attn.to_"
+    for kind, ours in (("weight", qkv.weight), ("bias", qkv.bias)):
+        assert torch.equal(ours[:32], state[f"{official}q.{kind}"] * 4)
+        assert torch.equal(ours[32:], state[f"{official}kv.{kind}"])
+
+
+def test_a_row_of_frames_is_a_patch_whose_stride_is_read_off_along_time():
+    state = ssast_state(size=(32, 20), patch=(32, 2), stride=(32, 1), depth=1)
+    model = melastic.from_official(state, origin="ssast", input_size=(32, 20), num_heads=3)
+    assert model.config.patches.stride == (32, 1)
+    assert model.config.positions.extent == (32, 0.19)
+
+
+@pytest.mark.parametrize("prefix", [1, 2])
+def test_a_flexiast_reads_patches_of_any_size_from_one_kernel(prefix):
+    state = flexi_state(prefix=prefix)
+    model = melastic.from_official(state, origin="flexiast", input_size=(32, 64), num_heads=3)
+    config = model.config
+    assert (config.patches.patch, config.patches.stride) == ((16, 16), (16, 16))
+    assert (config.positions.reading, config.positions.antialias) == ("stretch", True)
+    assert (config.patches.resize.method, config.patches.resize.antialias) == ("pi", False)
+    assert len(model.class_tokens) == config.pooling.leading == prefix
+    assert torch.equal(model.patch_embed.kernel, state["patch_embed.proj.weight"][:, 0])

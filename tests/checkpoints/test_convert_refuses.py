@@ -8,7 +8,14 @@ import torch
 import melastic
 from melastic.checkpoints.convert import ORIGINS, facts_of
 from melastic.errors import InputError
-from tests.oracles.official import UNCHECKED, ast_state, vit_state
+from tests.oracles.official import (
+    UNCHECKED,
+    ast_state,
+    elastic_state,
+    flexi_state,
+    ssast_state,
+    vit_state,
+)
 
 AST = {"origin": "ast", "input_size": (32, 64), "num_heads": 3}
 VIT = {"origin": "vit", "input_size": (64, 64), "num_heads": 3, "num_classes": 2}
@@ -110,6 +117,75 @@ def test_an_image_model_that_does_not_fit_is_refused(words, change):
 def test_a_vit_needs_to_know_its_classes():
     assert_refused(["num_classes or labels"], vit_state(), **(VIT | {"num_classes": None}))
     assert_refused(["labels: 3, num_classes: 2"], vit_state(), **(VIT | {"labels": list("abc")}))
+
+
+FLEXI = {"origin": "flexiast", "input_size": (32, 64), "num_heads": 3}
+ELASTIC = {"origin": "elasticast", "num_heads": 3}
+SSAST = {"origin": "ssast", "num_heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (["flexiast weights do not say", "input_size="], {"input_size": None}),
+        (["stride 16 x 16 gives 2 x 5 = 10", "for 8", "input_size"], {"input_size": (32, 80)}),
+        (["num_classes: 4, the head: 5"], {"num_classes": 4}),
+    ],
+)
+def test_facts_that_do_not_fit_a_flexiast_are_refused(words, change):
+    assert_refused(words, flexi_state(), **(FLEXI | change))
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (["8 x 4 patches of 256 pixels", "input_size 128 x 90"], {"input_size": (128, 90)}),
+        (["8 x 4 patches of 256 pixels", "patch 16 x 8"], {"patch": (16, 8)}),
+        (["input_size 64 x 64", "leave it out"], {"patch": 16, "input_size": (64, 64)}),
+        (["unknown pooling 'max'", "mean"], {"pooling": "max"}),
+        (["a size is one positive whole number"], {"patch": 0}),
+    ],
+)
+def test_facts_that_do_not_fit_an_elasticast_are_refused(words, change):
+    assert_refused(words, elastic_state(), **(ELASTIC | change))
+
+
+def test_a_patch_that_cannot_be_read_off_an_elasticast_is_asked_for():
+    assert_refused(["fill 128 mel bins", "4 rows", "patch="], elastic_state((4, 4)), **ELASTIC)
+    narrow = elastic_state((8, 4), patch=(16, 8))
+    assert_refused(["fill 128 mel bins", "128 pixels", "patch="], narrow, **ELASTIC)
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        (["num_classes or labels"], {}),
+        (["holds no whole patch"], {"num_classes": 2, "input_size": (8, 64)}),
+        (["unknown pooling 'max'"], {"num_classes": 2, "pooling": "max"}),
+    ],
+)
+def test_facts_that_do_not_fit_a_start_are_refused(words, change):
+    assert_refused(words, ssast_state(pretrained=(32, 64)), **(SSAST | change))
+
+
+def test_a_file_of_pre_training_with_other_positions_than_it_says_is_refused():
+    state = ssast_state(pretrained=(32, 64)) | {"p_input_tdim": torch.tensor(80)}
+    assert_refused(["32 x 80 in 2 x 5", "positions for 8"], state, **SSAST, num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "state", "facts"),
+    [
+        (["pos_embed.pos_embed is missing", "origin"], ast_state(), FLEXI),
+        (["patch_embed.proj.weight has no place", "origin"], flexi_state((4, 8)), AST),
+        (["pos_embed_freq is missing", "origin"], ast_state(), ELASTIC),
+        (["v.cls_token is missing", "origin"], elastic_state(), AST),
+        (["mlp_head.0.weight is missing", "origin"], ssast_state(pretrained=(32, 64)), AST),
+        (["has no place", "origin"], flexi_state((4, 8)), SSAST | {"input_size": (32, 64)}),
+    ],
+)
+def test_weights_of_another_origin_are_refused(words, state, facts):
+    assert_refused(words, state, **facts)
 
 
 def assert_refused(words, state, **facts):

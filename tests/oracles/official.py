@@ -58,6 +58,66 @@ def vit_state(side=4, prefix=1, colours=3, dim=24, patch=(16, 16)):
     return filled(timm_shapes(dim, patch, side * side, prefix, colours))
 
 
+def flexi_state(grid=(2, 4), patch=(16, 16), prefix=1, dim=24, **sizes):
+    """With the kernel and the positions of the AST that it was trained from, which are stale."""
+    size = tuple(n * p for n, p in zip(grid, patch, strict=True))
+    shapes = {
+        name: value.shape
+        for name, value in ast_state(size, (8, 8), (8, 8), prefix, dim, **sizes).items()
+    }
+    live = {
+        "patch_embed.proj.weight": (dim, 1, *patch),
+        "patch_embed.proj.bias": (dim,),
+        "pos_embed.pos_embed": (1, prefix + grid[0] * grid[1], dim),
+    }
+    return filled(shapes | live)
+
+
+def ssast_state(pretrained=None, prefix=2, dim=24, **sizes):
+    """Fine-tuned, or of pre-training on an input of the size that is given."""
+    if pretrained is None:
+        return ast_state(prefix=prefix, dim=dim, **sizes)
+    state = ast_state(pretrained, prefix=prefix, dim=dim, **sizes)
+    state = {name: value for name, value in state.items() if not name.startswith("mlp_head")}
+    tasks = {"mask_embed": (1, 1, dim)}
+    for head in ("cpredlayer", "gpredlayer"):
+        tasks |= {f"{head}.0.weight": (dim, dim), f"{head}.0.bias": (dim,)}
+        tasks |= {f"{head}.2.weight": (256, dim), f"{head}.2.bias": (256,)}
+    mels, frames = (torch.tensor(n) for n in pretrained)
+    return state | filled(tasks) | {"p_input_fdim": mels, "p_input_tdim": frames}
+
+
+def elastic_state(grid=(8, 4), patch=(16, 16), dim=24, depth=2, classes=CLASSES):
+    layers = {
+        "patch_embed.0": (dim, patch[0] * patch[1]),
+        "attn_pool.to_q": (dim, dim),
+        "attn_pool.to_kv": (2 * dim, dim),
+        "attn_pool.proj": (dim, dim),
+        "head": (classes, dim),
+    }
+    norms = ["norm", "mlp_norm"]
+    for i in range(depth):
+        block = f"blocks.modules_list.{i}"
+        norms += [f"{block}.norm1", f"{block}.norm2"]
+        layers |= {
+            f"{block}.attn.to_q": (dim, dim),
+            f"{block}.attn.to_kv": (2 * dim, dim),
+            f"{block}.attn.proj": (dim, dim),
+            f"{block}.mlp.fc1": (4 * dim, dim),
+            f"{block}.mlp.fc2": (dim, 4 * dim),
+        }
+    shapes = {
+        "pos_embed_freq": (grid[0], dim),
+        "pos_embed_time": (grid[1], dim),
+        "attn_pool_queries": (dim,),
+    }
+    for name in norms:
+        shapes |= {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
+    for name, shape in layers.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return filled(shapes)
+
+
 def logits_of(model, spectrograms):
     with torch.no_grad():
         return model(spectrograms.transpose(1, 2))

@@ -10,7 +10,6 @@ does not use.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
@@ -32,7 +31,7 @@ from melastic.config import (
     PatchConfig,
 )
 from melastic.errors import InputError, unknown_name
-from melastic.patches.grid import FreqTime, Size, freq_time
+from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import position_grid
 
 NAMES = EncoderNames(
@@ -52,8 +51,8 @@ POOLINGS = ("attention", "mean")
 class ElasticAstFacts(Facts):
     """What an ElasticAST file does not hold."""
 
-    pooling: Literal["attention", "mean"] = "attention"
-    """What stands for a clip: a learned query's attention, or the mean (``avg_pool_tk``)."""
+    pooling: str = "attention"
+    """What stands for a clip: a learned query's "attention", or the "mean" of its tokens."""
     patch: int | tuple[int, int] | None = None
     """Mel bins and frames of a patch; None: square, or what ``input_size`` says."""
     input_size: tuple[int, int] | None = None
@@ -140,29 +139,24 @@ def _patch(facts: ElasticAstFacts, grid: FreqTime, pixels: int) -> FreqTime:
         InputError: if what is said contradicts the file, or too little is said.
     """
     size = None if facts.input_size is None else freq_time(facts.input_size)
-    patch = _likely_patch(facts.patch, size, grid, pixels)
+    if facts.patch is not None:
+        patch = freq_time(facts.patch)
+    elif size is not None:
+        patch = FreqTime(max(1, size.freq // grid.freq), max(1, size.time // grid.time))
+    else:
+        patch = _square(grid, pixels)
     spanned = FreqTime(grid.freq * patch.freq, grid.time * patch.time)
-    if patch.freq * patch.time != pixels:
+    if patch.freq * patch.time != pixels or size not in (None, spanned):
+        said = f"patch {patch}" if size is None else f"input_size {size}"
         raise InputError(
-            f"patches of {patch} have {patch.freq * patch.time} pixels, the file's have {pixels}; "
-            "correct patch or input_size"
-        )
-    if size not in (None, spanned):
-        raise InputError(
-            f"the file has positions for {grid} patches of {patch}, which is {spanned}, got "
-            f"input_size {size}; leave input_size out"
+            f"the file has positions for {grid} patches of {pixels} pixels, which do not make "
+            f"{said}; leave it out, or correct it"
         )
     return patch
 
 
-def _likely_patch(
-    said: Size | None, size: FreqTime | None, grid: FreqTime, pixels: int
-) -> FreqTime:
-    """The patch that was said, else the one that the input size means, else a square."""
-    if said is not None:
-        return freq_time(said)
-    if size is not None:
-        return FreqTime(max(1, size.freq // grid.freq), max(1, size.time // grid.time))
+def _square(grid: FreqTime, pixels: int) -> FreqTime:
+    """The patch where it is square and as many as there are rows fill the usual mel bins."""
     side, mels = math.isqrt(pixels), FrontendConfig().num_mels
     if side * side != pixels or grid.freq * side != mels:
         raise InputError(

@@ -10,7 +10,6 @@ clip; each has a position row of its own; heads of the pre-training tasks are le
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from melastic.checkpoints.convert.ast import (
     NAMES,
@@ -54,8 +53,8 @@ POOLINGS = ("mean", "class")
 class SsastFacts(AstFacts):
     """What an SSAST file does not hold; a start also needs ``num_classes`` or ``labels``."""
 
-    pooling: Literal["mean", "class"] = "mean"
-    """What stands for a clip: the mean of its patches' tokens, or of the two leading ones."""
+    pooling: str = "mean"
+    """What stands for a clip: "mean" of its patches' tokens, or of the leading ones ("class")."""
 
 
 def convert(state: OfficialState, facts: SsastFacts) -> Classifier:
