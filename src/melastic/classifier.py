@@ -159,8 +159,7 @@ class Classifier(nn.Module):
         return placement(
             config.positions,
             config.patches,
-            FreqTime(config.frontend.num_mels, frames),
-            patch=patch,
+            config.patches.grid(FreqTime(config.frontend.num_mels, frames), patch),
             hop_ms=hop_ms,
             own_hop_ms=config.frontend.hop_ms,
         )
@@ -173,22 +172,39 @@ class Classifier(nn.Module):
         top: int = 5,
         patch: Size | None = None,
         hop_ms: float | None = None,
+        gmacs: float | None = None,
+        budget_ms: float | None = None,
     ) -> list[Prediction]:
         """The likeliest classes of one clip, best first.
+
+        A budget chooses the view: the most accurate of the model's measured curve that is within.
 
         Args:
             path_or_waveform: an audio file, or samples at the model's sample rate.
             top: how many classes.
             patch: patch size (mel bins, frames); None: the model's own.
             hop_ms: frame shift to compute (ms); None: the model's own.
+            gmacs: most multiply-adds for the clip (10^9); None: no such budget.
+            budget_ms: most time of the model on this machine (ms); None: no such budget.
 
         Raises:
-            InputError: if the clip cannot be read or does not fit the model.
+            InputError: if the clip cannot be read, does not fit the model or is beyond the budget.
         """
+        if gmacs is not None or budget_ms is not None:
+            from melastic.evaluation.budget import Budget
+
+            if patch is not None or hop_ms is not None:
+                raise InputError("a budget chooses patch and hop_ms, got one; leave it out")
+            budget = Budget(self, gmacs=gmacs, budget_ms=budget_ms)
+            return budget.classify(path_or_waveform, top=top)[0]
+        spectrogram = self.spectrogram(path_or_waveform, hop_ms=hop_ms)
+        return self.likeliest(self([spectrogram], patch, hop_ms)[0], top)
+
+    def likeliest(self, logits: Float[Tensor, " classes"], top: int) -> list[Prediction]:
+        """The likeliest classes of one clip, best first."""
         if top < 1:
             raise InputError(f"top must be at least 1, got {top}; try 5")
-        spectrogram = self.spectrogram(path_or_waveform, hop_ms=hop_ms)
-        scores = self.scores(self([spectrogram], patch, hop_ms))[0]
+        scores = self.scores(logits[None])[0]
         best = scores.topk(min(top, len(scores)))
         return [
             Prediction(self.labels[i], score)

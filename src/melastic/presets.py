@@ -3,7 +3,7 @@
 import dataclasses
 import fnmatch
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from melastic.classifier import Classifier
@@ -71,8 +71,12 @@ SIZES = {
 
 FAMILIES: dict[str, Callable[[Architecture], Architecture]] = {
     "ast": lambda size: size,
+    "flexiast": lambda size: replace(size, reading="stretch"),
+    "elasticast": lambda size: replace(size, positions="factorised", pooling="attention"),
+    "melastic": lambda size: replace(size, pooling="attention"),
 }
-"""What a paper changes about a plain transformer of some size."""
+"""What a paper changes about a plain transformer of some size. FlexiAST and ElasticAST differ from
+AST in training above all; ``melastic`` is the model that all dials are trained for."""
 
 PRESETS = {
     f"{family}-{size}": change(base)
@@ -131,7 +135,7 @@ def architecture_of(name: str, **overrides: Any) -> Architecture:
     for key in overrides:
         if key not in fields:
             raise unknown_name("override", key, fields)
-    return dataclasses.replace(PRESETS[name], **overrides)
+    return replace(PRESETS[name], **overrides)
 
 
 def model_config(

@@ -31,8 +31,7 @@ def read(table, size, patch=(16, 16), hop_ms=10.0, patches=PATCHES):
     places = placement(
         table.config,
         patches,
-        FreqTime(*size),
-        patch=FreqTime(*patch),
+        patches.grid(FreqTime(*size), FreqTime(*patch)),
         hop_ms=hop_ms,
         own_hop_ms=10.0,
     )

@@ -16,6 +16,7 @@ from melastic.frontend.augment import Augmentation
 from melastic.patches.view import View
 from melastic.training.config import DataConfig, ModelChoice, OptimConfig, RunConfig, TrainConfig
 from melastic.training.loop import Trainer, train
+from melastic.training.objective import Objective
 from melastic.training.state import STATE
 
 
@@ -144,7 +145,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tones, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_clips(
     tones, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(Trainer, "_losses", lambda self, batch: torch.full((2,), torch.nan))
+    monkeypatch.setattr(Objective, "losses", lambda *arguments: torch.full((2,), torch.nan))
     with pytest.raises(DivergedError, match=r"at step 0 .*\.wav"):
         train(settings(tones), tmp_path)
 

@@ -3,13 +3,16 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from melastic.serialize import to_json
+from melastic.training.config import Distillation
 from melastic.training.loop import train
+from tests.training.test_curriculum import ALL
 from tests.training.test_resume import settings
 
 
@@ -36,9 +39,12 @@ def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_two_processes_train_as_one_does(tones, tmp_path, parts):
-    config = settings(tones, accumulate=parts)
+@pytest.mark.parametrize(
+    ("parts", "changes"),
+    [(1, {}), (2, {}), (1, {"draws": ALL, "distill": Distillation(weight=0.5)})],
+)
+def test_two_processes_train_as_one_does(tones, tmp_path, parts, changes):
+    config = replace(settings(tones, accumulate=parts), **changes)
     train(config, tmp_path / "one")
     done = launch(config, tmp_path / "two", processes=2)
     assert done.returncode == 0, done.stderr

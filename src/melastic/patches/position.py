@@ -41,9 +41,8 @@ class Placement(NamedTuple):
 def placement(
     positions: PositionConfig,
     patches: PatchConfig,
-    size: FreqTime,
+    grid: PatchGrid,
     *,
-    patch: FreqTime,
     hop_ms: float,
     own_hop_ms: float,
 ) -> Placement:
@@ -52,15 +51,10 @@ def placement(
     Args:
         positions: the table; its first cell stands for the first of the model's own patches.
         patches: the model's own patches.
-        size: mel bins and frames of the clip.
-        patch: size of the patches that the clip is cut into.
+        grid: the clip's patches.
         hop_ms: frame shift of the clip (ms).
         own_hop_ms: frame shift of the model (ms).
-
-    Raises:
-        InputError: if the clip holds no such patch.
     """
-    grid = patches.grid(size, patch)
     freq = _ruler(positions, patches, grid, 0, unit=1.0, own_unit=1.0)
     time = _ruler(positions, patches, grid, 1, unit=hop_ms, own_unit=own_hop_ms)
     return Placement(grid.shape, grid.covered.time, freq, time)

@@ -10,6 +10,7 @@ from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation
 from melastic.patches.view import View
 from melastic.presets import Architecture, architecture_of
+from melastic.training.curriculum import Draws
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,9 @@ class ModelChoice:
     """Sizes and choices of parts; the preset's unless changed."""
     task: Literal["auto", "single-label", "multi-label"] = "auto"
     """Whether a clip has one label; auto: multi-label where some clip has several."""
+    init: str | None = None
+    """Trained model (run, folder or name) that the weights are taken over from; kernel, positions
+    and head are fitted. None: random weights."""
 
     @classmethod
     def of(cls, preset: str, **overrides: Any) -> "ModelChoice":
@@ -117,6 +121,30 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Distillation:
+    """Scores of another model, or of the model itself at its own patch size, as targets.
+
+    Source: FlexiViT (arXiv:2212.08013), section 3.6, for a teacher; slimmable networks
+        (arXiv:1903.05134) for a model that teaches itself at smaller sizes in the same step.
+    """
+
+    teacher: str | None = None
+    """Trained model (run, folder or name); None: the model itself, at its own patch size."""
+    weight: float = 0.0
+    """Share of the teacher's scores in the loss; 0: no distillation."""
+    temperature: float = 1.0
+    """Divides the logits of both before they become scores."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares and temperatures that mean nothing."""
+        if not 0 <= self.weight <= 1 or not self.temperature > 0:
+            raise InputError(
+                f"distill.weight is in [0, 1] and distill.temperature positive, got {self.weight} "
+                f"and {self.temperature}; try 0.5 and 1"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """How a run is carried out and recorded; none of it changes the weights but precision."""
 
@@ -153,6 +181,9 @@ class TrainConfig:
     model: ModelChoice = ModelChoice()
     view: View = View()
     """How a clip becomes tokens."""
+    draws: Draws = Draws()
+    """What of the view is drawn in training."""
+    distill: Distillation = Distillation()
     augment: Augmentation = Augmentation()
     optim: OptimConfig = OptimConfig()
     run: RunConfig = RunConfig()

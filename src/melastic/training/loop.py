@@ -14,23 +14,26 @@ from torch import Tensor
 from melastic.checkpoints.store import load_folder
 from melastic.classifier import Classifier
 from melastic.data.features import too_many_unreadable
-from melastic.data.loader import Batch, ClipDataset, load_batches
+from melastic.data.loader import Batch, ClipDataset, load_batches, longest_frames
 from melastic.devices import cores_shared_with
 from melastic.errors import DivergedError
-from melastic.evaluation.metrics import Metrics, loss_of, measure_scores
+from melastic.evaluation.cost import tokens_of
+from melastic.evaluation.metrics import Metrics, measure_scores
 from melastic.evaluation.plots import plot_confusion, plot_curves
 from melastic.patches.grid import FreqTime
 from melastic.progress import bar
-from melastic.randomness import generator
 from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
+from melastic.training.curriculum import Curriculum
 from melastic.training.held_out import gathered_outputs, is_better
+from melastic.training.objective import Objective
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.record import Record, read_metrics
 from melastic.training.run_folder import MODEL, begin, check_folder
 from melastic.training.setup import (
     build_model,
     build_sampler,
+    check_views,
     fingerprint,
     read_features,
     split_clips,
@@ -73,23 +76,35 @@ class Trainer:
         """Read clips, measure statistics, build the model, and continue from a saved state."""
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.main = accelerator.is_main_process
+        self.curriculum = Curriculum(config.view, config.draws, config.run.seed)
         self.splits = split_clips(config)
-        training, failed = read_features(config, self.splits.train, "reading", quiet=not self.main)
+        training, failed = read_features(
+            config,
+            self.splits.train,
+            "reading",
+            quiet=not self.main,
+            drawn=self.curriculum.needs_waveforms,
+        )
         self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=not self.main)
-        self.model = build_model(config, self.splits, training.statistics(left_out=failed))
+        self.model = build_model(config, self.splits, training, failed)
+        check_views(config, self.model, training, failed)
         self.clips = ClipDataset(
             training,
             self.splits.labels,
             self.model.config.frontend,
             augmentation=config.augment,
+            views=self.curriculum.clip,
             seed=config.run.seed,
         )
-        self.sampler = build_sampler(config, self.splits, self.model, self.clips, failed)
+        self.sampler = build_sampler(config, self.splits, self.model, training, failed)
         self.per_epoch = len(self.sampler.epoch(0))
         self.model.to(accelerator.device)
         self.average = WeightAverage(self.model, config.optim)
         self.wrapped, self.optimizer = accelerator.prepare(
             self.model, build_optimizer(self.model, config.optim)
+        )
+        self.objective = Objective(
+            config, self.wrapped, self.model.config, multi_label=self.splits.multi_label
         )
         self.progress = Progress(
             config=fingerprint(config, self.splits), unreadable=list(failed.values())
@@ -128,14 +143,17 @@ class Trainer:
         """The steps of one epoch that remain."""
         progress, config = self.progress, self.config
         steps = self.sampler.epoch(progress.epoch)
-        left = steps[progress.step_in_epoch :]
-        keys = [(progress.epoch, part) for step in left for part in self._parts(step)]
+        left = [
+            (len(indices), self._parts(indices, progress.step + ahead))
+            for ahead, indices in enumerate(steps[progress.step_in_epoch :])
+        ]
+        keys = [(progress.epoch, part) for _, parts in left for part in parts]
         batches = load_batches(self.clips, keys, workers=workers_for(config, self.clips.features))
         title = f"epoch {progress.epoch + 1}/{config.optim.epochs}"
         with bar(title, quiet=not self.main) as advance:
-            for indices in left:
+            for clips, parts in left:
                 self._set_learning_rate()
-                progress.loss_sum += self._step(batches, len(indices))
+                progress.loss_sum += self._step(batches, len(parts), clips)
                 self.average.after_step(self.model, progress.step)
                 progress.step += 1
                 progress.step_in_epoch += 1
@@ -144,12 +162,27 @@ class Trainer:
                 if progress.step_in_epoch < len(steps) and since_saved > config.run.save_every_s:
                     self._save_state()
 
-    def _parts(self, indices: Sequence[int]) -> list[list[int]]:
-        """A step's clips that this process computes, in as many parts as are accumulated."""
-        parts = self.config.optim.accumulate
+    def _parts(self, indices: Sequence[int], step: int) -> list[list[int]]:
+        """A step's clips that this process computes, in as many parts as are accumulated.
+
+        Views with more tokens than the run's own have more parts, so that none exceeds the budget.
+        """
+        optim, epoch = self.config.optim, self.progress.epoch
+        patch = self.curriculum.patch(step)
+        tokens = sum(self._tokens(epoch, index, patch) for index in indices)
+        parts = max(optim.accumulate, -(-tokens // optim.batch_tokens))
         first = self.accelerator.process_index * parts
         slices = self.accelerator.num_processes * parts
         return [list(indices[first + part :: slices]) for part in range(parts)]
+
+    def _tokens(self, epoch: int, index: int, patch: FreqTime | None) -> int:
+        """Tokens of a clip in the view that it has in an epoch."""
+        config, features = self.model.config, self.clips.features
+        view, hop_ms = self.clips.view(epoch, index), config.frontend.hop_ms
+        seen = features.frames(index) * features.view.step_ms(hop_ms) / view.step_ms(hop_ms)
+        longest = longest_frames(view, config.frontend)
+        frames = max(1, round(seen if longest is None else min(seen, longest)))
+        return tokens_of(config, FreqTime(config.frontend.num_mels, frames), patch=patch)
 
     def _set_learning_rate(self) -> None:
         """The learning rate of the step that comes."""
@@ -160,13 +193,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _step(self, batches: Iterator[Batch], clips: int) -> float:
-        """One optimiser step; returns the mean loss of its clips.
+    def _step(self, batches: Iterator[Batch], parts: int, clips: int) -> float:
+        """One optimiser step in some parts; returns the mean loss of its clips.
 
         Losses are summed and divided by the clips of the whole step, so that the gradient does not
         depend on how many processes or parts share it.
         """
-        parts = self.config.optim.accumulate
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(parts):
             batch = next(batches).to(self.accelerator.device)
@@ -174,7 +206,7 @@ class Trainer:
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
-                    loss = self._losses(batch).sum()
+                    loss = self.objective.losses(batch, self.progress.step).sum()
                 self._check_finite("loss", loss, batch)
                 self.accelerator.backward(loss * (self.accelerator.num_processes / clips))
             total += loss.detach()
@@ -187,38 +219,6 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return self.accelerator.reduce(total).item() / clips
-
-    def _losses(self, batch: Batch) -> Tensor:
-        """Loss of each clip; a process without clips computes a silent one that counts nothing."""
-        config, frontend = self.config, self.model.config.frontend
-        step_ms = config.view.step_ms(frontend.hop_ms)
-        if not batch.indices:
-            silence = torch.zeros(1, *config.model.architecture.input_size)
-            silent = self.wrapped(silence.to(batch.frames), config.view.patch, step_ms)
-            return silent.sum(1) * 0
-        logits = self.wrapped(batch.spectrograms, config.view.patch, step_ms, self._kept(batch))
-        loss = config.optim.loss
-        return loss_of(
-            logits.float(),
-            batch.targets,
-            binary=self.splits.multi_label if loss == "auto" else loss == "binary",
-            smoothing=config.optim.label_smoothing,
-        )
-
-    def _kept(self, batch: Batch) -> list[Tensor] | None:
-        """Which tokens of each clip are used, drawn for (seed, step, clip)."""
-        keep, step = self.config.view.keep, self.progress.step
-        if keep == 1:
-            return None
-        kept = []
-        for index, frames in zip(batch.indices, batch.lengths, strict=True):
-            size = FreqTime(self.model.config.frontend.num_mels, frames)
-            tokens = self.model.config.patches.grid(size).num_patches
-            order = torch.randperm(
-                tokens, generator=generator(self.config.run.seed, "keep", step, index)
-            )
-            kept.append(order[: max(1, round(keep * tokens))].sort().values)
-        return kept
 
     def _check_finite(self, what: str, value: Tensor, batch: Batch) -> None:
         """Stop where training leaves the finite numbers."""

@@ -8,16 +8,17 @@ from typing import Any, Literal
 
 import torch
 
-from melastic.checkpoints.store import digest
+from melastic.checkpoints.store import digest, load
+from melastic.checkpoints.transfer import transfer
 from melastic.classifier import Classifier
 from melastic.config import FrontendConfig
 from melastic.data.features import Features
-from melastic.data.loader import ClipDataset
+from melastic.data.loader import longest_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
 from melastic.data.sampler import TokenBudgetSampler, balanced_weights
 from melastic.devices import reading_processes
 from melastic.errors import InputError, unknown_name
-from melastic.frontend.normalize import Statistics
+from melastic.evaluation.cost import kept_tokens
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import PRESETS, model_config
 from melastic.progress import bar, note
@@ -98,30 +99,75 @@ def hold_out(clips: Sequence[Clip], share: float, seed: int) -> tuple[list[Clip]
     )
 
 
-def build_model(config: TrainConfig, splits: Splits, statistics: Statistics) -> Classifier:
-    """The model of a run, with the weights that its seed gives."""
+def build_model(
+    config: TrainConfig, splits: Splits, features: Features, left_out: Container[int]
+) -> Classifier:
+    """The model of a run: random weights that its seed gives, or those of a trained model.
+
+    Raises:
+        InputError: if there is no such preset, or the trained model does not fit.
+    """
     if config.model.preset not in PRESETS:
         raise unknown_name("model", config.model.preset, PRESETS)
     task: Literal["multi-label", "single-label"] = (
         "multi-label" if splits.multi_label else "single-label"
     )
+    trained = None if config.model.init is None else load(config.model.init)
+    if trained is None:
+        mean, std = features.statistics(left_out=left_out)
+    else:
+        mean, std = trained.config.frontend.mean, trained.config.frontend.std
     torch.manual_seed(config.run.seed)
-    return Classifier(
+    model = Classifier(
         model_config(
             config.model.architecture,
             name=config.model.preset,
             labels=splits.labels,
             task=task,
-            mean=statistics.mean,
-            std=statistics.std,
+            mean=mean,
+            std=std,
         )
     )
+    if trained is not None:
+        new = ", ".join(transfer(trained, model)) or "nothing"
+        note(f"weights of {config.model.init}; new: {new}")
+    return model
+
+
+def check_views(
+    config: TrainConfig, model: Classifier, features: Features, left_out: Container[int]
+) -> None:
+    """Refuse views under which some training clip has no patch.
+
+    Raises:
+        InputError: naming the sizes.
+    """
+    frontend, draws = model.config.frontend, config.draws
+    steps = [
+        frontend.hop_ms if hop is None else hop for hop in draws.hops_ms or (config.view.hop_ms,)
+    ]
+    factors = [pooling.factor for pooling in draws.poolings or (config.view.pooling,)]
+    longest = max(steps) * max(factors)
+    read = [features.frames(i) for i in range(len(features.clips)) if i not in left_out]
+    shortest_ms = min(read) * features.view.step_ms(frontend.hop_ms)
+    for seconds in draws.seconds or (config.view.seconds,):
+        shortest_ms = min(shortest_ms, shortest_ms if seconds is None else seconds * 1000)
+    size = FreqTime(frontend.num_mels, max(1, round(shortest_ms / longest)))
+    for patch in draws.patches or (config.view.patch,):
+        model.config.patches.grid(size, None if patch is None else freq_time(patch))
 
 
 def read_features(
-    config: TrainConfig, clips: Sequence[Clip], title: str, *, quiet: bool
+    config: TrainConfig, clips: Sequence[Clip], title: str, *, quiet: bool, drawn: bool = False
 ) -> tuple[Features, dict[int, str]]:
     """Spectrograms of clips, as many as memory is allowed for, and why some cannot be read.
+
+    Args:
+        config: the run's settings.
+        clips: which.
+        title: what the progress bar says.
+        quiet: whether there is one.
+        drawn: whether spectrograms are needed at several time resolutions.
 
     Raises:
         InputError: if more clips than allowed cannot be read.
@@ -133,7 +179,13 @@ def read_features(
         hop_ms=architecture.hop_ms,
         level=architecture.level,
     )
-    features = Features(clips, frontend, view=config.view, cache_mb=config.data.cache_mb)
+    features = Features(
+        clips,
+        frontend,
+        view=config.view,
+        cache_mb=config.data.cache_mb,
+        keep="waveforms" if drawn else "spectrograms",
+    )
     with bar(title, quiet=quiet) as advance:
         failed = features.fill(max_unreadable=config.data.max_unreadable, on_clip=advance)
     for reason in failed.values():
@@ -152,17 +204,21 @@ def build_sampler(
     config: TrainConfig,
     splits: Splits,
     model: Classifier,
-    dataset: ClipDataset,
+    features: Features,
     left_out: Container[int],
 ) -> TokenBudgetSampler:
-    """Batches of training clips by their nominal number of tokens, before augmentation."""
-    num_mels = model.config.frontend.num_mels
+    """Batches of training clips by their tokens in the run's own view, before augmentation."""
+    num_mels, longest = (
+        model.config.frontend.num_mels,
+        longest_frames(config.view, features.frontend),
+    )
+    patch = None if config.view.patch is None else freq_time(config.view.patch)
     tokens = []
     for index in range(len(splits.train)):
-        frames = 1 if index in left_out else dataset.features.frames(index)
-        cut = min(frames, dataset.longest or frames)
-        patches = model.config.patches.grid(FreqTime(num_mels, cut)).num_patches
-        tokens.append(max(1, round(patches * config.view.keep)))
+        frames = 1 if index in left_out else features.frames(index)
+        size = FreqTime(num_mels, min(frames, longest or frames))
+        patches = model.config.patches.grid(size, patch).num_patches
+        tokens.append(kept_tokens(patches, config.view.keep))
     return TokenBudgetSampler(
         tokens,
         batch_tokens=config.optim.batch_tokens,

@@ -1,0 +1,95 @@
+"""Carry the weights of a trained model over to one with another patch size, grid, length or head.
+
+Source: FlexiAST (arXiv:2307.09286) starts from a trained AST this way: the kernel is resized with
+    the pseudo-inverse, positions bilinearly with antialias.
+"""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from melastic.classifier import Classifier
+from melastic.config import FactorisedGrid
+from melastic.errors import InputError
+from melastic.patches.grid import FreqTime, PatchGrid
+from melastic.patches.position import placement
+from melastic.patches.resize import resize_kernel
+
+
+@torch.no_grad()
+def transfer(source: Classifier, target: Classifier) -> list[str]:
+    """Give a new model the weights of a trained one.
+
+    Kernel and positions are fitted to the new patch size, hop and grid; pooling and head are taken
+    over where they are of the same kind and for the same labels.
+
+    Args:
+        source: the trained model; unchanged.
+        target: the new model; its weights are overwritten.
+
+    Returns:
+        The parts of the new model that keep their random weights.
+
+    Raises:
+        InputError: if the encoders differ, or the models read other spectrograms.
+    """
+    _check(source, target)
+    theirs, new = source.state_dict(), target.state_dict()
+    fitted = {"patch_embed.kernel": _kernel(source, target), **_positions(source, target)}
+    fresh: set[str] = set()
+    if source.labels != target.labels:
+        fresh.add("head")
+    for name, value in new.items():
+        part = name.partition(".")[0]
+        if part in fresh:
+            continue
+        given = fitted.get(name, theirs.get(name))
+        if given is None or given.shape != value.shape:
+            fresh.add(part)
+        else:
+            value.copy_(given)
+    return sorted(fresh)
+
+
+def _check(source: Classifier, target: Classifier) -> None:
+    """Refuse models that cannot share weights."""
+    ours, theirs = target.config, source.config
+    if ours.encoder != theirs.encoder:
+        raise InputError(
+            f"weights are carried over between equal encoders, got {theirs.encoder} for "
+            f"{ours.encoder}; give the new model the sizes of the trained one"
+        )
+    for field in ("sample_rate", "num_mels", "window_ms", "level"):
+        there, here = (getattr(config.frontend, field) for config in (theirs, ours))
+        if there != here:
+            raise InputError(
+                f"weights are carried over between equal front ends, {field} is {there} in the "
+                f"trained model and {here} in the new one; make them equal"
+            )
+
+
+def _kernel(source: Classifier, target: Classifier) -> Float[Tensor, "dim freq time"]:
+    """The trained kernel at the new patch size."""
+    patches = target.config.patches
+    return resize_kernel(source.patch_embed.kernel, patches.patch, patches.resize)
+
+
+def _positions(source: Classifier, target: Classifier) -> dict[str, Tensor]:
+    """The trained positions at the places of the new table's cells."""
+    new, patches = target.config.positions, target.config.patches
+    spans = zip(new.grid, patches.stride, patches.patch, strict=True)
+    size = FreqTime(*((count - 1) * step + patch for count, step, patch in spans))
+    places = placement(
+        dataclasses.replace(source.config.positions, reading="place"),
+        source.config.patches,
+        PatchGrid(size=size, patch=patches.patch, stride=patches.stride),
+        hop_ms=target.config.frontend.hop_ms,
+        own_hop_ms=source.config.frontend.hop_ms,
+    )
+    table = source.positions(places)
+    if not isinstance(new, FactorisedGrid):
+        return {"positions.table": table}
+    rows = table.mean(1)
+    return {"positions.freq": rows, "positions.time": table.mean(0) - rows.mean(0)}

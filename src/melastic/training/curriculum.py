@@ -1,0 +1,110 @@
+"""What changes while training: the view of each step and of each clip, drawn from a seed.
+
+Whatever is drawn is a pure function of (seed, step) or of (seed, epoch, clip), so that a resumed
+run, a second process and a test see the same.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, TypeVar
+
+import torch
+import tyro
+from jaxtyping import Int
+from torch import Tensor
+
+from melastic.errors import InputError
+from melastic.evaluation.cost import kept_tokens
+from melastic.patches.grid import FreqTime, freq_time
+from melastic.patches.view import Pooling, View, check_hop
+from melastic.randomness import generator, integer, uniform
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """Views drawn in training, on top of the run's ``view``; what is empty is not drawn.
+
+    A value that is listed twice is drawn twice as often.
+    """
+
+    patches: tuple[FreqTime, ...] = ()
+    """Patch sizes (mel bins, frames): one for each step, as in FlexiAST."""
+    hops_ms: tuple[float, ...] = ()
+    """Frame shifts (ms): one for each clip, as in ElasticAST's resolution mode."""
+    poolings: Annotated[tuple[Pooling, ...], tyro.conf.Suppress] = ()
+    """Temporal poolings of the spectrogram: one for each clip."""
+    seconds: tuple[float, float] | None = None
+    """Shortest and longest stretch that is cut from a clip, all ratios equally likely (s)."""
+    keep: tuple[float, float] | None = None
+    """Smallest and largest share of a clip's tokens that is kept."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        for hop_ms in self.hops_ms:
+            check_hop(hop_ms)
+        if self.seconds is not None and not 0 < self.seconds[0] <= self.seconds[1] < math.inf:
+            raise InputError(
+                f"draws.seconds are a shortest and a longest stretch, got {self.seconds}; try 0.5 5"
+            )
+        if self.keep is not None and not 0 < self.keep[0] <= self.keep[1] <= 1:
+            raise InputError(
+                f"draws.keep are a smallest and a largest share in (0, 1], got {self.keep}; try "
+                "0.8 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Curriculum:
+    """Which view each step and each clip of a run has.
+
+    Source: FlexiAST (arXiv:2307.09286) for patch sizes drawn per step; ElasticAST
+        (arXiv:2407.08691) for frame shifts and lengths drawn per clip and for token dropping.
+    """
+
+    view: View
+    """What is not drawn."""
+    draws: Draws
+    seed: int
+
+    @property
+    def needs_waveforms(self) -> bool:
+        """Whether clips are seen at several time resolutions."""
+        return bool(self.draws.hops_ms or self.draws.poolings)
+
+    def patch(self, step: int) -> FreqTime | None:
+        """Patch size of a step, the same on every process; None: the model's own."""
+        if not self.draws.patches:
+            return None if self.view.patch is None else freq_time(self.view.patch)
+        return _one_of(self.draws.patches, generator(self.seed, "patch", step))
+
+    def clip(self, epoch: int, index: int) -> View:
+        """Frame shift, pooling and length of a clip in an epoch."""
+        draws, view = self.draws, self.view
+        draw = generator(self.seed, "view", epoch, index)
+        if draws.hops_ms:
+            view = replace(view, hop_ms=_one_of(draws.hops_ms, draw))
+        if draws.poolings:
+            view = replace(view, pooling=_one_of(draws.poolings, draw))
+        if draws.seconds is not None:
+            shortest, longest = draws.seconds
+            seconds = shortest * (longest / shortest) ** uniform(0, 1, draw)
+            view = replace(view, seconds=seconds)
+        return view
+
+    def kept(self, step: int, index: int, tokens: int) -> Int[Tensor, " _"] | None:
+        """Which of a clip's tokens are used in a step; None: all."""
+        draws, share = self.draws, self.view.keep
+        draw = generator(self.seed, "keep", step, index)
+        if draws.keep is not None:
+            share = uniform(*draws.keep, draw)
+        if share == 1:
+            return None
+        order = torch.randperm(tokens, generator=draw)
+        return order[: kept_tokens(tokens, share)].sort().values
+
+
+def _one_of(values: tuple[T, ...], draw: torch.Generator) -> T:
+    """One value, all equally likely."""
+    return values[integer(len(values), draw)]
