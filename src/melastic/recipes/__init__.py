@@ -7,7 +7,7 @@ from pathlib import Path
 
 from melastic.checkpoints.store import read_json
 from melastic.errors import unknown_name
-from melastic.recipes import esc50, fsdd, keywords, sounds
+from melastic.recipes import esc50, flexible, fsdd, keywords, sounds
 from melastic.serialize import from_json
 from melastic.training.config import TrainConfig
 
@@ -16,6 +16,10 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "fsdd": fsdd.fsdd,
     "fsdd-loso": fsdd.fsdd_loso,
     "asc": keywords.asc,
+    "asc-ast": flexible.asc_ast,
+    "asc-flexiast": flexible.asc_flexiast,
+    "asc-elasticast": flexible.asc_elasticast,
+    "asc-melastic": flexible.asc_melastic,
     "esc50": esc50.esc50,
     "esc10": esc50.esc10,
 }

@@ -1,0 +1,61 @@
+"""Models that stretch, on Arabic Speech Commands: one patch size beside many, one hop beside many.
+
+Patches are square here, so that their size can vary along both axes. ``--data.train`` and its
+like choose the ten-word part: ``"asc10=1&split=train"``.
+"""
+
+from dataclasses import replace
+
+from melastic.patches.grid import FreqTime
+from melastic.recipes.keywords import asc
+from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
+from melastic.training.curriculum import Draws
+
+PATCHES = tuple(FreqTime(size, size) for size in (8, 10, 12, 16, 20, 24, 30, 32, 40, 48))
+"""FlexiAST's sizes (its evaluation list)."""
+HOPS_MS = tuple(10.0 + 2 * i for i in range(16))
+"""ElasticAST's frame shifts: q = 1, 1.2, …, 4 times 10 ms."""
+
+
+def asc_ast() -> TrainConfig:
+    """Arabic keywords with square patches of one size, 16 x 16: what flexible models are held to."""
+    base = asc()
+    return replace(
+        base,
+        name="asc-ast",
+        model=ModelChoice.of("ast-nano", num_heads=4, input_size=(128, 112), pooling="mean"),
+        optim=OptimConfig(lr=1.5e-3, epochs=60, batch_tokens=2200),
+    )
+
+
+def asc_flexiast() -> TrainConfig:
+    """Arabic keywords at every patch size from 8 to 48: FlexiAST, one size drawn for each step."""
+    base = asc_ast()
+    return replace(
+        base,
+        name="asc-flexiast",
+        model=ModelChoice.of("flexiast-nano", num_heads=4, input_size=(128, 112), pooling="mean"),
+        draws=Draws(patches=PATCHES),
+    )
+
+
+def asc_elasticast() -> TrainConfig:
+    """Arabic keywords at frame shifts from 10 to 40 ms, one drawn for each clip: ElasticAST."""
+    base = asc_ast()
+    return replace(
+        base,
+        name="asc-elasticast",
+        model=ModelChoice.of("elasticast-nano", num_heads=4, input_size=(128, 112)),
+        draws=Draws(hops_ms=HOPS_MS, keep=(0.9, 0.9)),
+    )
+
+
+def asc_melastic() -> TrainConfig:
+    """Arabic keywords with every dial at once: patch size, frame shift, length, share of tokens."""
+    base = asc_ast()
+    return replace(
+        base,
+        name="asc-melastic",
+        model=ModelChoice.of("melastic-nano", num_heads=4, input_size=(128, 112)),
+        draws=Draws(patches=PATCHES, hops_ms=HOPS_MS, seconds=(0.5, 1.0), keep=(0.7, 1.0)),
+    )
