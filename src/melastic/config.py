@@ -5,6 +5,7 @@ from typing import Literal
 
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, PatchGrid, Remainder
+from melastic.patches.view import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +229,20 @@ PoolingConfig = ClassTokenPooling | MeanPooling | AttentionPooling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """How well a model did on some clips through one view, and at what cost."""
+
+    view: View
+    """How the clips became tokens."""
+    accuracy: float
+    """Share of clips whose likeliest class was right."""
+    gmacs_per_clip: float
+    """Multiply-adds (10^9), mean over clips."""
+    seconds_per_clip: float
+    """Audio that was seen of a clip (s), mean over clips."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """All that is needed to build a classifier and to feed it."""
 
@@ -244,6 +259,8 @@ class ModelConfig:
     pooling: PoolingConfig = ClassTokenPooling()
     head_norm_eps: float = 1e-5
     """Added to the variance in the head's LayerNorm."""
+    curve: tuple[CurvePoint, ...] = ()
+    """Views worth their cost, as measured by a sweep, cheapest first."""
 
     def __post_init__(self) -> None:
         """Refuse patches that no spectrogram can hold, no labels, and the same label twice."""

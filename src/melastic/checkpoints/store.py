@@ -174,8 +174,8 @@ def read_config(raw: Any, path: Path) -> ModelConfig:
 def upgraded(model: Any, version: int) -> Any:
     """The configuration of a model in the present version of the format.
 
-    Version 1 knew one patch size, positions by place, log-mels as they are, and no tokens in front
-    of a clip whose mean is taken.
+    Version 1 knew one patch size, positions by place, log-mels as they are, no tokens in front of a
+    clip whose mean is taken, and no measured curve.
     """
     if version >= 2 or not isinstance(model, dict):
         return model
@@ -188,6 +188,7 @@ def upgraded(model: Any, version: int) -> Any:
         added["pooling"] = {"leading": 0}
     parts = {part: model.get(part, {}) for part in added}
     return {
+        "curve": [],
         **model,
         **{part: {**old, **added[part]} for part, old in parts.items() if isinstance(old, dict)},
     }
