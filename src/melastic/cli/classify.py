@@ -18,7 +18,8 @@ from melastic.classifier import Classifier
 from melastic.cli.parse import Hop, PatchSize, parse, print_json
 from melastic.devices import best_device
 from melastic.errors import InputError, unknown_name
-from melastic.patches.view import View
+from melastic.evaluation.budget import Budget
+from melastic.patches.view import View, plain_size
 from melastic.progress import bar, stderr
 from melastic.serialize import to_json
 
@@ -43,6 +44,11 @@ class ClassifyArguments(FileArguments):
 
     top: int = 5
     """Classes for each file, likeliest first."""
+    gmacs: float | None = None
+    """Most multiply-adds for a file (10^9): the most accurate view of the model's measured curve
+    that is within; None: no such budget."""
+    budget_ms: float | None = None
+    """Likewise, most time of the model for a file on this machine (ms)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON document."""
 
@@ -59,11 +65,15 @@ def classify(arguments: Sequence[str], prog: str) -> int:
     """Name the sounds in audio files; those that cannot be read are reported, exit code 2."""
     args = parse(ClassifyArguments, arguments, prog)
     model, view = _ready(args)
+    budget = _budget(args, model)
     results: list[dict[str, Any]] = []
     failed = 0
     for file in args.files:
         try:
-            best = model.classify(file, top=args.top, patch=args.patch, hop_ms=args.hop_ms)
+            if budget:
+                best, view = budget.classify(file, top=args.top)
+            else:
+                best = model.classify(file, top=args.top, patch=args.patch, hop_ms=args.hop_ms)
         except InputError as error:
             failed += 1
             _report(error)
@@ -110,10 +120,21 @@ def _ready(args: FileArguments) -> tuple[Classifier, View]:
     model = load(args.model).to(best_device())
     own = model.config
     view = View(
-        patch=own.patches.patch if args.patch is None else args.patch,
+        patch=plain_size(own.patches.patch if args.patch is None else args.patch),
         hop_ms=own.frontend.hop_ms if args.hop_ms is None else args.hop_ms,
     )
     return model, view
+
+
+def _budget(args: ClassifyArguments, model: Classifier) -> Budget | None:
+    """What each file may cost; None: as much as it does."""
+    if args.gmacs is None and args.budget_ms is None:
+        return None
+    if args.patch is not None or args.hop_ms is not None:
+        raise InputError(
+            "a budget chooses the view, --patch and --hop-ms do as well; give one or the other"
+        )
+    return Budget(model, gmacs=args.gmacs, budget_ms=args.budget_ms)
 
 
 def _report(error: InputError) -> None:

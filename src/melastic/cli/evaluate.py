@@ -58,7 +58,7 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
     args = parse(EvaluateArguments, arguments, prog)
     view = _view(args)
     model = load(args.model).to(best_device())
-    clips = _chosen(args)
+    clips = chosen_clips(args.model, args.manifest, args.select)
     with bar("evaluating") as advance:
         result = run_evaluation(
             model,
@@ -115,13 +115,19 @@ def _view(args: EvaluateArguments) -> View:
     )
 
 
-def _chosen(args: EvaluateArguments) -> list[Clip]:
-    """The clips that are asked for."""
-    clips = read_manifest(args.manifest)
-    if args.select is not None:
-        return select(clips, args.select)
-    rule = read_run_config(Path(args.model)).data.test if is_run(Path(args.model)) else None
-    if rule is None:
+def chosen_clips(model: str, manifest: Path, rule: str | None) -> list[Clip]:
+    """The clips that a command is about.
+
+    Args:
+        model: run folder, model folder, or name.
+        manifest: CSV or JSON manifest.
+        rule: selection; None: the test clips of the run, else all.
+    """
+    clips = read_manifest(manifest)
+    if rule is not None:
+        return select(clips, rule)
+    test = read_run_config(Path(model)).data.test if is_run(Path(model)) else None
+    if test is None:
         return clips
-    note(f"evaluating the run's test clips ({rule}); --select all takes every clip")
-    return select(clips, rule)
+    note(f"evaluating the run's test clips ({test}); --select all takes every clip")
+    return select(clips, test)

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -110,6 +111,7 @@ PoolingList = Annotated[
     tuple[Pooling, ...], several(pooling_of, "none|meanN|maxN", str, "none mean2")
 ]
 LengthList = Annotated[tuple[float | None, ...], several(seconds, "S|all", length_text, "1 all")]
+PathList = Annotated[tuple[Path, ...], several(Path, "PATH", str, "runs/fixed-16")]
 ShareList = Annotated[tuple[float, ...], several(share, "SHARE", "{:g}".format, "1 0.5")]
 
 

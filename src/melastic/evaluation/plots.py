@@ -47,7 +47,7 @@ def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
     for axes in (top, bottom):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(outputs: Outputs, labels: tuple[str, ...], path: Path) -> None:
@@ -77,23 +77,34 @@ def plot_confusion(outputs: Outputs, labels: tuple[str, ...], path: Path) -> Non
             )
     figure.colorbar(image, ax=axes, shrink=0.7, label="% of the clips of a class")
     axes.set_title(f"{100 * np.trace(counts) / max(1, counts.sum()):.1f} % of {counts.sum()} clips")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(rows: int, columns: int, *, size: tuple[float, float]) -> Any:
-    """A figure that needs no screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    """A figure with a grid of axes, and these axes."""
+    figure = blank_figure(size, dpi=120)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.spines[["top"]].set_visible(False)
     return figure, grid[:, 0] if columns == 1 and rows > 1 else grid
 
 
-def _save(figure: Any, path: Path) -> None:
+def blank_figure(size: tuple[float, float], *, dpi: int) -> Any:
+    """A figure that needs no screen, without axes.
+
+    Args:
+        size: width and height (inches).
+        dpi: pixels of an inch.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
     """Write a PNG whole or not at all."""
     with replacing(path) as part:
         figure.savefig(part, format="png")

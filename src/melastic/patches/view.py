@@ -88,6 +88,12 @@ def size_text(size: Size) -> str:
     return f"{freq}" if freq == time else f"{freq}x{time}"
 
 
+def plain_size(size: Size) -> int | tuple[int, int]:
+    """A patch size as one number where it is a square, else as a pair."""
+    freq, time = freq_time(size)
+    return freq if freq == time else (freq, time)
+
+
 def size_of(text: str) -> int | tuple[int, int]:
     """The patch size that such a text stands for: one number for a square.
 
@@ -101,7 +107,7 @@ def size_of(text: str) -> int | tuple[int, int]:
             f"a patch size reads N or FREQxTIME (mel bins x frames) from 1 on, got {text!r}; try "
             "16 or 128x4"
         )
-    return freq if freq == time else (freq, time)
+    return plain_size((freq, time))
 
 
 def pooling_of(text: str) -> Pooling:
