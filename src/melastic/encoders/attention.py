@@ -3,15 +3,23 @@
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from itertools import accumulate
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from melastic.patches.batch import Layout
+from melastic.patches.packing import best_fit
+
+Kernel = Literal["runs", "rows", "varlen"]
+ROW_LENGTH = 2048
+"""Tokens of a row where clips are packed in rows; ElasticAST's (arXiv:2407.08691)."""
+FEW_RUNS = 8
+"""Different lengths up to which one call for each is faster on a GPU than rows with a mask."""
 
 
 def attention(
@@ -23,26 +31,66 @@ def attention(
     """Softmax attention in which no token sees another clip.
 
     Equal lengths are one dense call. Different lengths are one call for each run of equal lengths
-    (no padding, no mask: the fastest way on a CPU), or the variable-length kernel of torch for half
-    precision on CUDA.
+    on a CPU (no padding, no mask: the fastest way there), and on CUDA the variable-length kernel of
+    torch for half precision, else rows of clips with a mask.
     """
-    if len(layout.runs) > 1 and q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-        kernel = variable_length_kernel()
-        if kernel is not None:
-            ends, longest = layout.cu_seqlens(q.device), max(layout.lengths)
-            return kernel(q, k, v, ends, ends, longest, longest)
+    kernel, varlen = chosen_kernel(layout, q.device.type, q.dtype), variable_length_kernel()
+    if kernel == "varlen" and varlen is not None:
+        ends, longest = layout.cu_seqlens(q.device), max(layout.lengths)
+        return varlen(q, k, v, ends, ends, longest, longest)
+    if kernel == "rows":
+        return _in_rows(q, k, v, layout)
     pieces = zip(layout.split(q), layout.split(k), layout.split(v), strict=True)
     return layout.join([_dense(*piece) for piece in pieces])
+
+
+def chosen_kernel(layout: Layout, device: str, dtype: torch.dtype) -> Kernel:
+    """The fastest way for some lengths on a device.
+
+    Args:
+        layout: the lengths.
+        device: type of the device.
+        dtype: number format of queries, keys and values.
+    """
+    if device == "cpu" or len(layout.runs) == 1:
+        return "runs"
+    if device == "cuda" and dtype != torch.float32 and variable_length_kernel() is not None:
+        return "varlen"
+    return "runs" if len(layout.runs) <= FEW_RUNS else "rows"
+
+
+def _in_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """Attention among the clips of each row; a row's padding is a clip of its own."""
+    rows = best_fit(layout.lengths, max(ROW_LENGTH, *layout.lengths))
+    length = max(sum(layout.lengths[i] for i in row) for row in rows)
+    firsts = [0, *accumulate(layout.lengths)]
+    index = torch.zeros(len(rows), length, dtype=torch.long)
+    clip = torch.full((len(rows), length), -1)
+    for number, row in enumerate(rows):
+        place = 0
+        for i in row:
+            ahead = place + layout.lengths[i]
+            index[number, place:ahead] = torch.arange(firsts[i], firsts[i + 1])
+            clip[number, place:ahead] = i
+            place = ahead
+    taken = clip.flatten() >= 0
+    back = index.flatten()[taken].argsort()
+    places = taken.nonzero()[:, 0][back].to(q.device)
+    mask = (clip[:, None, :, None] == clip[:, None, None, :]).to(q.device)
+    index = index.to(q.device)
+    packed = _dense(q[index], k[index], v[index], mask)
+    return packed.flatten(0, 1)[places]
 
 
 def _dense(
     q: Float[Tensor, "clips queries head dim"],
     k: Float[Tensor, "clips keys head dim"],
     v: Float[Tensor, "clips keys head dim"],
+    mask: Bool[Tensor, "clips 1 queries keys"] | None = None,
 ) -> Float[Tensor, "clips queries head dim"]:
-    """Attention among clips of equal length."""
+    """Attention among clips of equal length; the mask is True where a query may look."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
 
 
 @lru_cache(maxsize=1)
