@@ -20,6 +20,7 @@ VERBS = {
     "recipes list": ("list training recipes", "show:recipes"),
     "recipes show": ("print a recipe as a config.json", "show:recipe"),
     "info": ("describe a model", "show:info"),
+    "convert": ("make a model folder of official weights", "convert:convert"),
     "doctor": ("examine a manifest, and this machine", "data:doctor"),
     "data prepare": ("write the manifest of a known data set", "data:prepare"),
     "data stats": ("measure mean and deviation of log-mels", "data:stats"),
