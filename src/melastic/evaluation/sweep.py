@@ -130,19 +130,18 @@ def sweep(
     for group in groups:
         features = SharedAudio(decoded, group[0], cache_mb=memory_mb - shared)
         failed = features.fill(max_unreadable=max_unreadable)
+        first = next(index for index in range(len(clips)) if index not in failed)
         for view in group:
             features.view = view
-            _warm_up(model, features, next(i for i in range(len(clips)) if i not in failed))
-            evaluation = evaluate_features(
+            _warm_up(model, features, first)
+            table[view] = _measured(
                 model,
                 features,
                 batch_tokens=batch_tokens,
-                workers=0 if features.complete else reading_processes(),
                 max_unreadable=max_unreadable,
                 on_clip=_further(on_clip, done * len(clips), total),
             )
             done += 1
-            table[view] = row_of(evaluation)
             write_rows(folder / TABLE, _in_order(table, views))
             if on_row:
                 on_row(table[view], done, len(missing))
@@ -199,6 +198,26 @@ def _check_view(config: ModelConfig, view: View, samples: int) -> None:
             f"most {frames} frames, or a shorter frame shift"
         )
     patches.grid(FreqTime(frontend.num_mels, frames), patch)
+
+
+def _measured(
+    model: Classifier,
+    features: Features,
+    *,
+    batch_tokens: int,
+    max_unreadable: int,
+    on_clip: OnClip | None,
+) -> Row:
+    """The row of the view of some features."""
+    evaluation = evaluate_features(
+        model,
+        features,
+        batch_tokens=batch_tokens,
+        workers=0 if features.complete else reading_processes(),
+        max_unreadable=max_unreadable,
+        on_clip=on_clip,
+    )
+    return row_of(evaluation)
 
 
 @torch.no_grad()

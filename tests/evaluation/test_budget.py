@@ -1,0 +1,139 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melastic.config import CurvePoint
+from melastic.errors import InputError
+from melastic.evaluation.budget import Budget
+from melastic.evaluation.cost import gmacs
+from melastic.evaluation.evaluate import kept_patches
+from melastic.evaluation.seen import spectrogram_through
+from melastic.patches.grid import FreqTime, freq_time
+from melastic.patches.view import Pooling, View
+from tests.evaluation.tiny import tiny
+
+VIEWS = (
+    View(patch=(16, 4), hop_ms=10.0),
+    View(patch=8, hop_ms=10.0, keep=0.5),
+    View(patch=(32, 8), hop_ms=20.0),
+    View(patch=(16, 4), hop_ms=10.0, seconds=0.1),
+    View(patch=(16, 4), hop_ms=10.0, pooling=Pooling(kind="max", factor=4)),
+)
+
+
+def with_curve(accuracies, **overrides):
+    model = tiny(**overrides)
+    curve = tuple(
+        CurvePoint(view=view, accuracy=accuracy, gmacs_per_clip=0.1, seconds_per_clip=1.0)
+        for view, accuracy in zip(VIEWS, accuracies, strict=False)
+    )
+    model.config = dataclasses.replace(model.config, curve=curve)
+    return model
+
+
+def cost_of(model, view, waveform):
+    """The cost by making the spectrogram; None where the clip does not fit the view."""
+    try:
+        spectrogram = spectrogram_through(waveform, model.config.frontend, view)
+        size = FreqTime(*spectrogram.shape)
+        return gmacs(model.config, size, patch=freq_time(view.patch), keep=view.keep)
+    except InputError:
+        return None
+
+
+@given(
+    st.lists(st.sampled_from([0.2, 0.5, 0.7, 0.9]), min_size=1, max_size=5),
+    st.integers(min_value=500, max_value=30_000),
+    st.floats(min_value=1e-4, max_value=0.02),
+    st.sampled_from(["pad", "crop"]),
+)
+def test_the_choice_is_the_most_accurate_view_within_the_budget(
+    accuracies, samples, budget, remainder
+):
+    model, waveform = with_curve(accuracies, remainder=remainder), torch.zeros(samples)
+    costs = [(a, cost_of(model, v, waveform), v) for a, v in zip(accuracies, VIEWS, strict=False)]
+    within = [(a, c, v) for a, c, v in costs if c is not None and c <= budget]
+    chooser = Budget(model, gmacs=budget)
+    if not within:
+        with pytest.raises(InputError, match=r"no measured view") as error:
+            chooser.choose(samples)
+        assert "\n" not in str(error.value)
+        return
+    best = max(accuracy for accuracy, *_ in within)
+    cheapest = min(cost for accuracy, cost, _ in within if accuracy == best)
+    found = chooser.choose(samples)
+    assert (best, cheapest, found) in within
+
+
+def test_what_a_refusal_suggests_works():
+    model, samples = with_curve([0.9, 0.8]), 8000
+    with pytest.raises(InputError) as error:
+        Budget(model, gmacs=1e-9).choose(samples)
+    suggested = float(str(error.value).rsplit("--gmacs ", 1)[1])
+    Budget(model, gmacs=suggested).choose(samples)
+
+
+def test_a_budget_of_time_takes_the_most_accurate_view_that_was_fast_enough(monkeypatch):
+    model, samples = with_curve([0.5, 0.9, 0.7]), 8000
+    times = dict(zip(VIEWS, (1.0, 30.0, 10.0), strict=False))
+    asked = []
+
+    def timed(self, view, samples):
+        asked.append(view)
+        return times[view]
+
+    monkeypatch.setattr(Budget, "_time_ms", timed)
+    assert Budget(model, budget_ms=50).choose(samples) == VIEWS[1]
+    assert asked == [VIEWS[1]], "no slower than needed: the first that fits ends the search"
+    assert Budget(model, budget_ms=10).choose(samples) == VIEWS[2]
+    assert Budget(model, budget_ms=2).choose(samples) == VIEWS[0]
+    with pytest.raises(InputError, match=r"within 0\.5 ms.*takes 1 ms; try --budget-ms 1$"):
+        Budget(model, budget_ms=0.5).choose(samples)
+
+
+def test_both_budgets_hold_at_once():
+    model = with_curve([0.9, 0.8, 0.7])
+    costs = [cost_of(model, view, torch.zeros(8000)) for view in VIEWS[:3]]
+    limit = sorted(costs)[1]
+    best = max(
+        (a, v) for a, v, c in zip((0.9, 0.8, 0.7), range(3), costs, strict=True) if c <= limit
+    )
+    assert Budget(model, gmacs=limit, budget_ms=1e6).choose(8000) == VIEWS[best[1]]
+
+
+def test_a_clip_is_timed_once_for_each_length(monkeypatch):
+    chooser, calls = Budget(with_curve([0.9]), budget_ms=1e6), []
+    logits = chooser._logits
+    monkeypatch.setattr(chooser, "_logits", lambda *a: calls.append(a) or logits(*a))
+    for samples in (8000, 8000, 9000):
+        chooser.choose(samples)
+    assert len(calls) == 2 * (1 + 3)
+
+
+def test_classifying_within_a_budget_uses_the_chosen_view():
+    model = with_curve([0.5, 0.9])
+    waveform, view = torch.randn(8000), VIEWS[1]
+    spectrogram = spectrogram_through(waveform, model.config.frontend, view)
+    kept = kept_patches(model.config, spectrogram.shape[1], view, 0)
+    scores = model([spectrogram], view.patch, view.hop_ms, [kept]).softmax(-1)[0]
+    found = model.classify(waveform, top=3, gmacs=1.0)
+    assert [p.score for p in found] == pytest.approx(sorted(scores.tolist(), reverse=True))
+    assert Budget(model, gmacs=1.0).classify(waveform)[1] == view
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_no_positive_number_is_one_clear_line(wrong):
+    model = with_curve([0.5])
+    for name in ("gmacs", "budget_ms"):
+        with pytest.raises(InputError, match=f"{name} is a positive number, got {wrong}; try"):
+            model.classify(torch.zeros(8000), **{name: wrong})
+
+
+def test_a_budget_without_a_curve_or_beside_a_view_says_what_to_do():
+    with pytest.raises(InputError, match=r"melastic sweep .* --store"):
+        tiny().classify(torch.zeros(8000), gmacs=1.0)
+    with pytest.raises(InputError, match="leave it out"):
+        with_curve([0.5]).classify(torch.zeros(8000), gmacs=1.0, patch=8)
