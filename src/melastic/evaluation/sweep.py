@@ -122,7 +122,6 @@ def sweep(
     check_views(model, clips, views, max_unreadable=max_unreadable)
     table = open_table(folder, model, clips)
     missing = [view for view in views if view not in table]
-    total = len(missing) * len(clips)
     groups = list(_by_resolution(missing))
     shared = memory_mb // 2 if len(groups) > 1 else 0
     decoded = Features(clips, model.config.frontend, keep="waveforms", cache_mb=shared)
@@ -134,13 +133,8 @@ def sweep(
         for view in group:
             features.view = view
             _warm_up(model, features, first)
-            table[view] = _measured(
-                model,
-                features,
-                batch_tokens=batch_tokens,
-                max_unreadable=max_unreadable,
-                on_clip=_further(on_clip, done * len(clips), total),
-            )
+            further = _further(on_clip, done * len(clips), len(missing) * len(clips))
+            table[view] = _measured(model, features, batch_tokens, max_unreadable, further)
             done += 1
             write_rows(folder / TABLE, _in_order(table, views))
             if on_row:
@@ -203,7 +197,6 @@ def _check_view(config: ModelConfig, view: View, samples: int) -> None:
 def _measured(
     model: Classifier,
     features: Features,
-    *,
     batch_tokens: int,
     max_unreadable: int,
     on_clip: OnClip | None,
