@@ -1,5 +1,7 @@
 """Official weights give official logits."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -288,3 +290,23 @@ def test_a_flexiast_reads_patches_of_any_size_from_one_kernel(prefix):
     assert (config.patches.resize.method, config.patches.resize.antialias) == ("pi", False)
     assert len(model.class_tokens) == config.pooling.leading == prefix
     assert torch.equal(model.patch_embed.kernel, state["patch_embed.proj.weight"][:, 0])
+
+
+def test_an_elasticast_counts_patches_whatever_time_they_stand_for():
+    model = melastic.from_official(elastic_state(), origin="elasticast", num_heads=3)
+    clips = [spectrogram(frames, 128, batch=1)[0].T for frames in (64, 32)]
+    with torch.no_grad():
+        assert torch.equal(model(clips, hop_ms=[20.0, 7.0]), model(clips))
+
+
+def test_an_elasticast_of_the_published_size_has_as_many_parameters():
+    model = melastic.from_official(elastic_state(), origin="elasticast", num_heads=3)
+    config = dataclasses.replace(
+        model.config,
+        labels=tuple(map(str, range(527))),
+        encoder=dataclasses.replace(model.config.encoder, dim=768, depth=12, num_heads=12),
+        positions=dataclasses.replace(model.config.positions, grid=melastic.FreqTime(8, 64)),
+    )
+    with torch.device("meta"):
+        parameters = melastic.Classifier(config).parameters()
+    assert sum(parameter.numel() for parameter in parameters) == 88_078_607

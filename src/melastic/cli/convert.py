@@ -17,7 +17,7 @@ from melastic.checkpoints.convert.report import Report
 from melastic.checkpoints.convert.report import convert as convert_state
 from melastic.cli.parse import parse, print_json, print_table
 from melastic.errors import InputError
-from melastic.progress import note
+from melastic.progress import bar, note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,9 @@ def convert(arguments: Sequence[str], prog: str) -> int:
     args = parse(_arguments_of(origin), arguments[1:], f"{prog} {origin}")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise InputError(f"{args.out}: there is something already; name a new or empty folder")
-    model, report = convert_state(read_checkpoint(args.file), origin, _with_labels_read(args.facts))
+    state, facts = read_checkpoint(args.file), _with_labels_read(args.facts)
+    with bar("comparing with the official maths"):
+        model, report = convert_state(state, origin, facts)
     if report.passed:
         model.save(args.out)
     if args.json:
