@@ -90,6 +90,20 @@ def test_files_are_decoded_once_and_spectrograms_computed_once_for_each_resoluti
     assert len(computed) == 2 * 2 * len(clips)
 
 
+def test_a_sweep_without_room_in_memory_gives_the_same(clips, tmp_path):
+    model, dials = tiny(), Dials(hop_ms=(10.0, 20.0))
+    rows = sweep(model, clips, dials, tmp_path / "room")
+    assert timeless(sweep(model, clips, dials, tmp_path / "none", memory_mb=0)) == timeless(rows)
+
+
+def test_an_unreadable_clip_is_left_out_where_that_is_allowed(clips, tmp_path):
+    broken = dataclasses.replace(clips[0], path=tmp_path / "missing.wav")
+    with pytest.raises(InputError, match=r"missing\.wav.*0 allowed"):
+        sweep(tiny(), [broken, *clips], Dials(), tmp_path / "strict")
+    (row,) = sweep(tiny(), [broken, *clips], Dials(), tmp_path / "lenient", max_unreadable=1)
+    assert row.clips == len(clips)
+
+
 def test_an_interrupted_sweep_continues_to_the_same_table(clips, tmp_path):
     dials = Dials(patch=(8, 16), hop_ms=(10.0, 20.0))
 

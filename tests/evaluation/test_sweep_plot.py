@@ -62,13 +62,15 @@ def test_a_sweep_is_drawn_one_column_wide(tmp_path, case):
     assert dict(mpl.rcParams) == before
 
 
-def test_labels_overlap_neither_one_another_nor_dots():
-    rows = sorted(grid(range(2, 60)), key=lambda row: row.gmacs_per_clip)
+@pytest.mark.parametrize("style", ["o-", "o"])
+def test_labels_overlap_neither_one_another_nor_dots(style):
+    rows = [row(patch=patch, score=0.5 + 0.001 * patch) for patch in range(60, 1, -1)]
     figure = blank_figure((3.5, 2.5), dpi=300)
     axes = figure.add_subplot()
     places = [(row.gmacs_per_clip, 100 * row.accuracy) for row in rows]
-    axes.semilogx(*zip(*places, strict=True), "o-")
-    place_labels(figure, axes, rows, [f"{row.patch_freq} x" for row in rows])
+    axes.semilogx(*zip(*places, strict=True), style)
+    axes.set_ylim(0, 100)
+    place_labels(figure, axes, rows, [f"a long label, {row.patch_freq}" for row in rows])
     renderer = figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
     assert len(boxes) >= 2
