@@ -18,7 +18,7 @@ HOPS_MS = tuple(10.0 + 2 * i for i in range(16))
 
 
 def asc_ast() -> TrainConfig:
-    """Arabic keywords with square patches of one size, 16 x 16: what flexible models are held to."""
+    """Arabic keywords, square patches of one size, 16 x 16: what flexible models are held to."""
     base = asc()
     return replace(
         base,
