@@ -107,6 +107,12 @@ def test_the_view_of_a_square_patch_is_one_number(tones):
     assert package.View(patch=8) == View(patch=8)
 
 
+def test_help_names_every_dial():
+    text = melastic("sweep", "--help", check=0).stdout
+    for dial in ("--patch", "--hop-ms", "--pool", "--seconds", "--keep", "--baseline", "--store"):
+        assert dial in text
+
+
 SWEEP = ("sweep", "digits", "tones.csv", "--out", "out")
 WRONG = {
     "pooling": ((*SWEEP, "--pool", "sum2"), "meanN or maxN"),

@@ -148,6 +148,13 @@ def test_a_table_of_another_model_or_other_clips_is_not_touched(clips, tmp_path)
     assert (tmp_path / TABLE).read_text() == text
 
 
+def test_a_folder_that_cannot_be_written_is_one_clear_line(clips, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(InputError, match=r"file.*; name another"):
+            sweep(tiny(), clips, Dials(), folder)
+
+
 IMPOSSIBLE = {
     "patch higher than the spectrogram": (
         {},

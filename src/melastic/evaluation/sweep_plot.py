@@ -199,7 +199,7 @@ def _draw_dial(
 def _dial_axis(axes: Any, dial: Dial, values: Sequence[Any]) -> None:
     """Values side by side, as many of them named as there is room for."""
     texts = [dial.text(value) for value in values]
-    every = -(-sum(len(text) + 2 for text in texts) // ROOM)
+    every = -(-sum(len(text) + 1 for text in texts) // (ROOM + 2))
     named = [text if place % every == 0 else "" for place, text in enumerate(texts)]
     axes.set_xticks(range(len(values)), named)
     axes.set_xlim(-0.4, len(values) - 0.6)

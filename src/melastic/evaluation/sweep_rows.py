@@ -130,7 +130,12 @@ def open_table(folder: Path, model: Classifier, clips: Sequence[Clip]) -> dict[V
         raise InputError(f"{folder}: a sweep is written to a folder, this is a file; name another")
     mine = {"model": model_digest(model), "clips": clips_digest(clips)}
     if not (folder / TABLE).exists():
-        write_json(folder / ABOUT, mine)
+        try:
+            write_json(folder / ABOUT, mine)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror}); name another folder with --out"
+            ) from None
         return {}
     found = read_json(folder / ABOUT)
     for key in mine:
