@@ -22,6 +22,7 @@ from melastic.config import (
     TransformerConfig,
 )
 from melastic.errors import InputError, unknown_name
+from melastic.options import PatchSize, SizeOf
 from melastic.patches.grid import FreqTime, Remainder, freq_time
 
 
@@ -37,11 +38,11 @@ class Architecture:
     """Attention heads."""
     mlp_ratio: float = 4.0
     """Width of a block's MLP, in units of ``dim``."""
-    patch: int | tuple[int, int] = 16
+    patch: SizeOf = 16
     """Mel bins and frames of one patch; one number means square."""
-    stride: int | tuple[int, int] | None = None
+    stride: PatchSize = None
     """Mel bins and frames from one patch to the next; None: the patch size, so none overlap."""
-    input_size: tuple[int, int] = (128, 1024)
+    input_size: SizeOf = (128, 1024)
     """Mel bins and frames that the position table covers; longer clips are squeezed into it."""
     positions: Literal["learned", "factorised"] = "learned"
     """One vector for each cell of the grid, or for each row and each column."""

@@ -10,7 +10,7 @@ from melastic.cli import main
 
 TINY = [
     *("--model.preset", "ast-nano", "--model.depth", "1", "--model.dim", "32"),
-    *("--model.num-heads", "2", "--model.patch", "128", "4", "--model.input-size", "128", "50"),
+    *("--model.num-heads", "2", "--model.patch", "128x4", "--model.input-size", "128x50"),
     *("--model.pooling", "mean", "--optim.lr", "3e-3", "--optim.warmup-steps", "5"),
     *("--optim.batch-tokens", "80", "--optim.ema-decay", "0.8", "--run.cpu"),
 ]

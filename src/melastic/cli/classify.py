@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from melastic.checkpoints.store import load, replacing, write_json
 from melastic.classifier import Classifier
-from melastic.cli.parse import Hop, PatchSize, parse, print_json
+from melastic.cli.parse import parse, print_json
 from melastic.devices import best_device
 from melastic.errors import InputError, unknown_name
 from melastic.evaluation.budget import Budget
+from melastic.options import Hop, PatchSize
 from melastic.patches.view import View, plain_size
 from melastic.progress import bar, stderr
 from melastic.serialize import to_json

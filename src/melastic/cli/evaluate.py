@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 import tyro
 
 from melastic.checkpoints.store import load
-from melastic.cli.parse import Hop, Length, PatchSize, Share, parse, print_json, print_table
+from melastic.cli.parse import parse, print_json, print_table
 from melastic.data.manifest import Clip, read_manifest, select
 from melastic.devices import best_device
 from melastic.errors import InputError
 from melastic.evaluation.evaluate import evaluate as run_evaluation
 from melastic.evaluation.plots import plot_confusion
+from melastic.options import Hop, Length, PatchSize, Share
 from melastic.patches.view import Pooling, View
 from melastic.progress import bar, note
 from melastic.training.run_folder import is_run, read_run_config

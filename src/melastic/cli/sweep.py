@@ -10,17 +10,7 @@ import tyro
 
 from melastic.checkpoints.store import load
 from melastic.cli.evaluate import chosen_clips
-from melastic.cli.parse import (
-    HopList,
-    LengthList,
-    PatchSizes,
-    PathList,
-    PoolingList,
-    ShareList,
-    parse,
-    print_json,
-    print_table,
-)
+from melastic.cli.parse import parse, print_json, print_table
 from melastic.devices import best_device
 from melastic.errors import InputError
 from melastic.evaluation.curve import curve_of, store_curve, writable_folder
@@ -28,6 +18,7 @@ from melastic.evaluation.sweep import Dials
 from melastic.evaluation.sweep import sweep as run_sweep
 from melastic.evaluation.sweep_plot import plot_sweep
 from melastic.evaluation.sweep_rows import TABLE, Row, read_rows
+from melastic.options import HopList, LengthList, PatchSizes, PathList, PoolingList, ShareList
 from melastic.patches.view import size_text
 from melastic.progress import bar, note
 

@@ -6,12 +6,11 @@ like choose the ten-word part: ``"asc10=1&split=train"``.
 
 from dataclasses import replace
 
-from melastic.patches.grid import FreqTime
 from melastic.recipes.keywords import asc
 from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
 from melastic.training.curriculum import Draws
 
-PATCHES = tuple(FreqTime(size, size) for size in (8, 10, 12, 16, 20, 24, 30, 32, 40, 48))
+PATCHES = (8, 10, 12, 16, 20, 24, 30, 32, 40, 48)
 """FlexiAST's sizes (its evaluation list)."""
 HOPS_MS = tuple(10.0 + 2 * i for i in range(16))
 """ElasticAST's frame shifts: q = 1, 1.2, …, 4 times 10 ms."""

@@ -6,17 +6,17 @@ run, a second process and a test see the same.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import torch
-import tyro
 from jaxtyping import Int
 from torch import Tensor
 
 from melastic.errors import InputError
 from melastic.evaluation.cost import kept_tokens
+from melastic.options import HopList, PatchSizes, PoolingList
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.patches.view import Pooling, View, check_hop
+from melastic.patches.view import View, check_hop
 from melastic.randomness import generator, integer, uniform
 
 T = TypeVar("T")
@@ -29,11 +29,11 @@ class Draws:
     A value that is listed twice is drawn twice as often.
     """
 
-    patches: tuple[FreqTime, ...] = ()
+    patches: PatchSizes = ()
     """Patch sizes (mel bins, frames): one for each step, as in FlexiAST."""
-    hops_ms: tuple[float, ...] = ()
+    hops_ms: HopList = ()
     """Frame shifts (ms): one for each clip, as in ElasticAST's resolution mode."""
-    poolings: Annotated[tuple[Pooling, ...], tyro.conf.Suppress] = ()
+    poolings: PoolingList = ()
     """Temporal poolings of the spectrogram: one for each clip."""
     seconds: tuple[float, float] | None = None
     """Shortest and longest stretch that is cut from a clip, all ratios equally likely (s)."""
@@ -42,6 +42,8 @@ class Draws:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
+        for patch in self.patches:
+            freq_time(patch)
         for hop_ms in self.hops_ms:
             check_hop(hop_ms)
         if self.seconds is not None and not 0 < self.seconds[0] <= self.seconds[1] < math.inf:
@@ -77,7 +79,7 @@ class Curriculum:
         """Patch size of a step, the same on every process; None: the model's own."""
         if not self.draws.patches:
             return None if self.view.patch is None else freq_time(self.view.patch)
-        return _one_of(self.draws.patches, generator(self.seed, "patch", step))
+        return freq_time(_one_of(self.draws.patches, generator(self.seed, "patch", step)))
 
     def clip(self, epoch: int, index: int) -> View:
         """Frame shift, pooling and length of a clip in an epoch."""
