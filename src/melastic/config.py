@@ -124,6 +124,9 @@ class LearnedGrid:
     its own number, whatever its size (ElasticAST)."""
     antialias: bool = True
     """Average over cells that large patches would step over."""
+    start: Literal["noise", "waves"] = "noise"
+    """What a new table holds: small random numbers (ViT), or sines and cosines of the place, as
+    strong as the patches themselves, so that places count from the first step."""
 
     @property
     def extent(self) -> tuple[float, float]:

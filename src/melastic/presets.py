@@ -50,6 +50,8 @@ class Architecture:
     """What stands for a clip."""
     reading: Literal["place", "stretch", "index"] = "place"
     """Which cells of the table a patch reads: by its place, stretched over the clip, or counted."""
+    start: Literal["noise", "waves"] = "noise"
+    """What a new position table holds."""
     remainder: Remainder = "pad"
     """Cells that fill no whole patch: padded or cropped."""
     resize: KernelResize = KernelResize()
@@ -72,9 +74,11 @@ SIZES = {
 
 FAMILIES: dict[str, Callable[[Architecture], Architecture]] = {
     "ast": lambda size: size,
-    "flexiast": lambda size: replace(size, reading="stretch"),
-    "elasticast": lambda size: replace(size, positions="factorised", pooling="attention"),
-    "melastic": lambda size: replace(size, pooling="attention"),
+    "flexiast": lambda size: replace(size, reading="stretch", start="waves"),
+    "elasticast": lambda size: replace(
+        size, positions="factorised", start="waves", pooling="attention"
+    ),
+    "melastic": lambda size: replace(size, start="waves", pooling="attention"),
 }
 """What a paper changes about a plain transformer of some size. FlexiAST and ElasticAST differ from
 AST in training above all; ``melastic`` is the model that all dials are trained for."""
@@ -178,7 +182,12 @@ def model_config(
         ),
         patches=patches,
         positions=position_grid(
-            table, patches.grid(size).shape, stride, architecture.hop_ms, architecture.reading
+            table,
+            patches.grid(size).shape,
+            stride,
+            architecture.hop_ms,
+            reading=architecture.reading,
+            start=architecture.start,
         ),
         encoder=TransformerConfig(
             dim=architecture.dim,
@@ -195,15 +204,18 @@ def position_grid(
     shape: FreqTime,
     stride: FreqTime,
     hop_ms: float,
-    reading: Literal["place", "stretch", "index"] = "place",
+    **rules: Any,
 ) -> LearnedGrid:
-    """A position table with one cell for each patch."""
-    return table(
-        grid=shape,
-        cell_mels=float(stride.freq),
-        cell_ms=stride.time * hop_ms,
-        reading=reading,
-    )
+    """A position table with one cell for each patch.
+
+    Args:
+        table: full, or rows and columns.
+        shape: patches along each axis.
+        stride: mel bins and frames from one patch to the next.
+        hop_ms: frame shift (ms).
+        **rules: further fields of the table.
+    """
+    return table(grid=shape, cell_mels=float(stride.freq), cell_ms=stride.time * hop_ms, **rules)
 
 
 def _pooling(architecture: Architecture) -> PoolingConfig:

@@ -174,7 +174,8 @@ def test_a_model_of_the_first_format_still_loads_and_gives_the_same(tmp_path, po
     raw = json.loads((tmp_path / CONFIG).read_text())
     raw["version"] = 1
     del raw["model"]["frontend"]["level"], raw["model"]["patches"]["resize"]
-    del raw["model"]["positions"]["reading"], raw["model"]["positions"]["antialias"]
+    for rule in ("reading", "antialias", "start"):
+        del raw["model"]["positions"][rule]
     del raw["model"]["curve"]
     raw["model"]["pooling"].pop("leading", None)
     write_json(tmp_path / CONFIG, raw)

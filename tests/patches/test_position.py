@@ -153,3 +153,21 @@ def test_a_table_of_overlapping_patches_reads_between_their_centres():
 
 def test_the_extent_of_a_table_is_in_mels_and_seconds():
     assert LearnedGrid(grid=GRID, cell_mels=16.0, cell_ms=160.0).extent == (48.0, 1.6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_waves_tell_every_place_from_every_other_from_the_start(kind):
+    torch.manual_seed(1)
+    table = PositionTable(kind(grid=GRID, cell_mels=16.0, cell_ms=160.0, start="waves"), 32)
+    vectors = full(table).flatten(0, 1)
+    distances = torch.cdist(vectors, vectors) + 9 * torch.eye(len(vectors))
+    assert distances.min() > 0.5
+    quiet = full(table_of(kind)).flatten(0, 1)
+    assert torch.cdist(quiet, quiet).max() < 0.5
+    assert vectors.square().mean().sqrt().item() == pytest.approx(0.7, abs=0.1)
+
+
+def test_waves_vary_along_one_axis_in_each_half_of_the_channels():
+    table = PositionTable(LearnedGrid(grid=GRID, start="waves"), 32).table
+    assert table[:, :, :16].std(1).max() < 0.1
+    assert table[:, :, 16:].std(0).max() < 0.1

@@ -120,6 +120,24 @@ class PositionTable(nn.Module):
             self.table = nn.Parameter(torch.empty(freq, time, dim))
         for parameter in self.parameters():
             nn.init.trunc_normal_(parameter, std=0.02)
+        if config.start == "waves":
+            self._start_with_waves(FreqTime(freq, time), dim)
+
+    @torch.no_grad()
+    def _start_with_waves(self, cells: FreqTime, dim: int) -> None:
+        """Add sines and cosines of the row to one half of the channels, of the column to the other.
+
+        Source: ViT without learned positions (arXiv:2205.01580), two-dimensional sin-cos.
+        """
+        rows = torch.zeros(cells.freq, dim)
+        columns = torch.zeros(cells.time, dim)
+        rows[:, : dim // 2] = _waves(cells.freq, dim // 2)
+        columns[:, dim // 2 :] = _waves(cells.time, dim - dim // 2)
+        if isinstance(self.config, FactorisedGrid):
+            self.freq.add_(rows)
+            self.time.add_(columns)
+        else:
+            self.table.add_(rows[:, None] + columns)
 
     def forward(self, places: Placement) -> Float[Tensor, "freq time dim"]:
         """Vectors of the patches of a clip."""
@@ -148,3 +166,11 @@ class PositionTable(nn.Module):
             antialias=self.config.antialias,
         )
         return matrix.to(table) @ table
+
+
+def _waves(cells: int, channels: int) -> Float[Tensor, "{cells} {channels}"]:
+    """Sines and cosines whose lengths reach from two cells to twice the table."""
+    pairs = (channels + 1) // 2
+    lengths = 2 * max(2, cells) ** torch.linspace(0, 1, pairs)
+    phase = 2 * torch.pi * torch.arange(cells)[:, None] / lengths
+    return torch.cat([phase.sin(), phase.cos()], dim=1)[:, :channels]

@@ -22,7 +22,9 @@ def asc_ast() -> TrainConfig:
     return replace(
         base,
         name="asc-ast",
-        model=ModelChoice.of("ast-nano", num_heads=4, input_size=(128, 112), pooling="mean"),
+        model=ModelChoice.of(
+            "ast-nano", num_heads=4, input_size=(128, 112), pooling="mean", start="waves"
+        ),
         optim=OptimConfig(lr=1.5e-3, epochs=60, batch_tokens=2200),
     )
 

@@ -199,7 +199,7 @@ def build(
         task=read_task(facts),
         frontend=read_frontend(facts, size.freq, frames),
         patches=patches,
-        positions=position_grid(LearnedGrid, grid, patches.stride, facts.hop_ms, reading),
+        positions=position_grid(LearnedGrid, grid, patches.stride, facts.hop_ms, reading=reading),
         encoder=body.encoder,
         pooling=ClassTokenPooling(tokens=body.leading) if pooling is None else pooling,
         head_norm_eps=head_norm_eps,

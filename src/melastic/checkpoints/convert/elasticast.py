@@ -94,7 +94,7 @@ def convert(state: OfficialState, facts: ElasticAstFacts) -> Classifier:
         task=read_task(facts),
         frontend=read_frontend(facts, grid.freq * patch.freq, facts.fixed_frames),
         patches=PatchConfig(patch=patch, stride=patch, remainder="crop"),
-        positions=position_grid(FactorisedGrid, grid, patch, facts.hop_ms, "index"),
+        positions=position_grid(FactorisedGrid, grid, patch, facts.hop_ms, reading="index"),
         encoder=encoder,
         pooling=pooling,
         head_norm_eps=1e-6,
