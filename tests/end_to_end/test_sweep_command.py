@@ -144,3 +144,11 @@ def test_wrong_dials_are_one_line_and_exit_code_2(tones, case):
     assert len(done.stderr.strip().splitlines()) == 1
     assert hint in done.stderr
     assert not (tones.parent / "out").exists()
+
+
+def test_info_lists_the_views_that_a_budget_chooses_from(swept):
+    run, _, _ = swept
+    curve = package.load(run).config.curve
+    said = melastic("info", run, check=0).stdout
+    assert said.count("within a budget") == len(curve)
+    assert f"{100 * curve[0].accuracy:.2f} %, {curve[0].gmacs_per_clip:.4f} GMACs" in said

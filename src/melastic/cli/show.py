@@ -114,6 +114,14 @@ def info(arguments: Sequence[str], prog: str) -> int:
         ("positions", f"{type(config.positions).__name__}, {mels:g} mels x {seconds:g} s"),
         ("encoder", str(config.encoder)),
         ("pooling", str(config.pooling)),
+        *(
+            (
+                "within a budget",
+                f"{point.view}: {100 * point.accuracy:.2f} %, "
+                f"{point.gmacs_per_clip:.4f} GMACs for {point.seconds_per_clip:.2g} s",
+            )
+            for point in config.curve
+        ),
     ]
     print_table(["", ""], rows)
     card = folder / CARD
