@@ -1,0 +1,149 @@
+"""Train and sweep the flexible models and the fixed ones that they are held to; write the tables.
+
+Usage: ``python tools/flexible.py asc.csv --select "asc10=1&" --seeds 0 1 2 --jobs 2``
+
+Whatever is measured already (``docs/flexible/*.csv``) is not measured again, and a run that was
+stopped is resumed: the whole can be made in several sittings.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+
+DOCS = Path(__file__).parent.parent / "docs"
+MEASURED = DOCS / "flexible"
+PATCHES = ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48")
+HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
+MODELS: dict[str, Sequence[str]] = {
+    "ast-8": ("asc-ast", "--model.patch", "8"),
+    "ast-16": ("asc-ast",),
+    "ast-32": ("asc-ast", "--model.patch", "32"),
+    "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
+    "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
+    "ast-40ms": ("asc-ast", "--model.hop-ms", "40"),
+    "flexiast": ("asc-flexiast",),
+    "elasticast": ("asc-elasticast",),
+    "melastic": ("asc-melastic",),
+}
+"""What is trained, as ``melastic train`` takes it."""
+SWEEPS = {"patch": ("--patch", *PATCHES), "hop": ("--hop-ms", *HOPS)}
+
+
+def melastic(*words: str) -> None:
+    """Run one command on one core."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    subprocess.run([sys.executable, "-m", "melastic", *words], check=True, env=environment)
+
+
+def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
+    """Train one model, unless it is there, and sweep it, unless that is done."""
+    missing = [dial for dial in SWEEPS if not result(name, dial, seed).exists()]
+    if not missing:
+        return
+    run = arguments.runs / f"{name}-{seed}"
+    manifest, rule = str(arguments.manifest), arguments.select
+    if (run / "state").is_dir():
+        melastic("train", "--resume", str(run))
+    else:
+        splits = [
+            word
+            for split in ("train", "val", "test")
+            for word in (f"--data.{split}", f"{rule}split={split}")
+        ]
+        settings = ["--data.manifest", manifest, *splits, "--run.seed", str(seed)]
+        settings += ["--run.evaluate-every", "5", "--out", str(run)]
+        melastic("train", *MODELS[name], *settings, *arguments.settings)
+    for dial in missing:
+        out = run / f"sweep-{dial}"
+        chosen = ["--select", f"{rule}split=test", "--out", str(out)]
+        melastic("sweep", str(run), manifest, *SWEEPS[dial], *chosen)
+        MEASURED.mkdir(exist_ok=True)
+        result(name, dial, seed).write_bytes((out / "sweep.csv").read_bytes())
+
+
+def result(name: str, dial: str, seed: int) -> Path:
+    """Where the rows of a sweep are kept."""
+    return MEASURED / f"{name}-{dial}-{seed}.csv"
+
+
+def scores(name: str, dial: str, column: str) -> dict[str, list[float]]:
+    """Accuracy (%) of each seed by the value of a dial."""
+    found: dict[str, list[float]] = {}
+    for path in sorted(MEASURED.glob(f"{name}-{dial}-[0-9]*.csv")):
+        for row in csv.DictReader(path.read_text().splitlines()):
+            value = f"{float(row[column]):g}"
+            found.setdefault(value, []).append(100 * float(row["accuracy"]))
+    return found
+
+
+def table(dial: str, column: str, values: Sequence[str]) -> list[str]:
+    """A table of accuracy: a row for each model, a column for each value."""
+    lines = ["| model | " + " | ".join(values) + " |", "|" + "---|" * (len(values) + 1)]
+    for name in MODELS:
+        found = scores(name, dial, column)
+        cells = [text(found.get(value, [])) for value in values]
+        if any(cells):
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def text(values: Sequence[float]) -> str:
+    """Mean, and deviation where there are several seeds."""
+    if not values:
+        return ""
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
+
+
+def write(arguments: argparse.Namespace) -> None:
+    """Write ``docs/flexible.md`` from what is measured."""
+    seeds = sorted({int(path.stem.rsplit("-", 1)[1]) for path in MEASURED.glob("*.csv")})
+    command = f"python tools/flexible.py asc.csv --select '{arguments.select}'"
+    lines = [
+        "# One model for many patch sizes and frame shifts",
+        "",
+        f"`{command} --seeds {' '.join(map(str, seeds))}`: accuracy in per cent on the test clips,",
+        f"{len(seeds)} seed(s). Each column is one setting at which every model is read;",
+        "fixed models carry the patch size or the frame shift that they were trained at.",
+        "",
+        "## Patch sizes (square; frame shift of the model)",
+        "",
+        *table("patch", "patch_freq", PATCHES),
+        "",
+        "## Frame shifts (ms; patch size of the model)",
+        "",
+        *table("hop", "hop_ms", HOPS),
+    ]
+    (DOCS / "flexible.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure what is missing and write the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--select", default="", help="rule in front of split=…, such as asc10=1&")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/flexible"))
+    parser.add_argument("--jobs", type=int, default=1, help="models that are trained at once")
+    parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="of training")
+    arguments = parser.parse_args()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        jobs = [
+            pool.submit(measure, name, seed, arguments)
+            for seed in arguments.seeds
+            for name in arguments.models
+        ]
+        for job in jobs:
+            job.result()
+    write(arguments)
+
+
+if __name__ == "__main__":
+    main()
