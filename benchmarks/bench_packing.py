@@ -24,15 +24,16 @@ BLOCKS, CLIPS = 3, 12
 def lengths_of(mix: str) -> list[int]:
     """Tokens of each clip of a mix, drawn once and for all."""
     draw = generator(0, "packing", mix)
-    if mix == "128 digits, 0.2-2 s":
-        seconds = (0.42 * torch.randn(128, generator=draw).mul(0.35).exp()).clamp(0.2, 2)
+    clips = int(mix.split()[0])
+    if "digits" in mix:
+        seconds = (0.42 * torch.randn(clips, generator=draw).mul(0.35).exp()).clamp(0.2, 2)
     else:
-        seconds = (6 * torch.randn(32, generator=draw).mul(0.9).exp()).clamp(1, 30)
+        seconds = (6 * torch.randn(clips, generator=draw).mul(0.9).exp()).clamp(1, 30)
     columns = (seconds / SECONDS_OF_A_COLUMN).round().clamp_min(1).long()
     return (COLUMN * columns).tolist()
 
 
-MIXES = ("128 digits, 0.2-2 s", "32 clips, log-normal 1-30 s")
+MIXES = ("128 digits, 0.2-2 s", "8 clips, log-normal 1-30 s", "32 clips, log-normal 1-30 s")
 
 
 def next_fit(lengths: Sequence[int]) -> list[list[int]]:
@@ -131,9 +132,8 @@ class Padded(nn.Module):
         super().__init__()
         self.model = model
         longest = max(lengths)
-        self.layout = Layout((longest,) * len(lengths))
         held = torch.arange(longest) < torch.tensor(lengths)[:, None]
-        self.mask = held[:, None, None, :].expand(-1, 1, longest, -1)
+        self.mask = held[:, None, None, :]
 
     def forward(self, spectrograms: Tensor) -> Tensor:
         from melastic.encoders import attention as module
@@ -216,7 +216,7 @@ def main() -> None:
             f"Attention alone, {HEADS} heads of {DIM}, float32. " + " ".join(ratios),
             "",
             f"Whole models: `elasticast-base` with {BLOCKS} blocks, forward and backward, on",
-            f"{CLIPS} clips of each mix. Long clips cost more attention than equal ones of as many",
+            f"up to {CLIPS} clips of each mix. Long clips cost more attention than equal ones of as many",
             "tokens; 0.85 beside equal lengths says that a token of theirs takes 0.85 of the time.",
             "",
             *whole,
