@@ -215,8 +215,8 @@ def main() -> None:
         [
             f"Attention alone, {HEADS} heads of {DIM}, float32. " + " ".join(ratios),
             "",
-            f"Whole models: `elasticast-base` with {BLOCKS} blocks, forward and backward, on",
-            f"up to {CLIPS} clips of each mix. Long clips cost more attention than equal ones of as many",
+            f"Whole models: `elasticast-base` with {BLOCKS} blocks, forward and backward, on up to",
+            f"{CLIPS} clips of each mix. Long clips cost more attention than equal ones of as many",
             "tokens; 0.85 beside equal lengths says that a token of theirs takes 0.85 of the time.",
             "",
             *whole,
