@@ -335,8 +335,12 @@ def _keep(
     first, chosen = 0, []
     for length, clip in zip(batch.layout.lengths, order, strict=True):
         index = kept[clip]
-        if not len(index) or not 0 <= int(index.min()) <= int(index.max()) < length:
-            raise InputError(f"kept must name some of a clip's {length} patches, from 0 on")
+        counted = not (index.is_floating_point() or index.dtype == torch.bool)
+        inside = len(index) and 0 <= int(index.min()) <= int(index.max()) < length
+        if not (counted and inside and len(index.unique()) == len(index)):
+            raise InputError(
+                f"kept must name some of a clip's {length} patches by number, each once, from 0 on"
+            )
         chosen.append((clip, index + first))
         first += length
     chosen.sort(key=lambda entry: len(entry[1]))

@@ -124,8 +124,8 @@ class LearnedGrid:
     its own number, whatever its size (ElasticAST)."""
     antialias: bool = True
     """Average over cells that large patches would step over."""
-    start: Literal["noise", "waves"] = "noise"
-    """What a new table holds: small random numbers (ViT), or sines and cosines of the place, as
+    init: Literal["normal", "sincos"] = "normal"
+    """What a new table holds: small normal numbers (ViT), or sines and cosines of the place, as
     strong as the patches themselves, so that places count from the first step."""
 
     @property

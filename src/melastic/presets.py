@@ -50,7 +50,7 @@ class Architecture:
     """What stands for a clip."""
     reading: Literal["place", "stretch", "index"] = "place"
     """Which cells of the table a patch reads: by its place, stretched over the clip, or counted."""
-    start: Literal["noise", "waves"] = "noise"
+    position_init: Literal["normal", "sincos"] = "normal"
     """What a new position table holds."""
     remainder: Remainder = "pad"
     """Cells that fill no whole patch: padded or cropped."""
@@ -74,11 +74,11 @@ SIZES = {
 
 FAMILIES: dict[str, Callable[[Architecture], Architecture]] = {
     "ast": lambda size: size,
-    "flexiast": lambda size: replace(size, reading="stretch", start="waves"),
+    "flexiast": lambda size: replace(size, reading="stretch", position_init="sincos"),
     "elasticast": lambda size: replace(
-        size, positions="factorised", start="waves", pooling="attention"
+        size, positions="factorised", position_init="sincos", pooling="attention"
     ),
-    "melastic": lambda size: replace(size, start="waves", pooling="attention"),
+    "melastic": lambda size: replace(size, position_init="sincos", pooling="attention"),
 }
 """What a paper changes about a plain transformer of some size. FlexiAST and ElasticAST differ from
 AST in training above all; ``melastic`` is the model that all dials are trained for."""
@@ -187,7 +187,7 @@ def model_config(
             stride,
             architecture.hop_ms,
             reading=architecture.reading,
-            start=architecture.start,
+            init=architecture.position_init,
         ),
         encoder=TransformerConfig(
             dim=architecture.dim,

@@ -174,7 +174,7 @@ def test_a_model_of_the_first_format_still_loads_and_gives_the_same(tmp_path, po
     raw = json.loads((tmp_path / CONFIG).read_text())
     raw["version"] = 1
     del raw["model"]["frontend"]["level"], raw["model"]["patches"]["resize"]
-    for rule in ("reading", "antialias", "start"):
+    for rule in ("reading", "antialias", "init"):
         del raw["model"]["positions"][rule]
     del raw["model"]["curve"]
     raw["model"]["pooling"].pop("leading", None)

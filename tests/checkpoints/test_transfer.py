@@ -85,6 +85,7 @@ def test_another_pooling_and_other_labels_stay_random_and_are_named():
         ({"input_size": (64, 60)}, "num_mels is 32 in the trained model and 64"),
         ({"sample_rate": 8000}, "sample_rate is 16000 in the trained model and 8000"),
         ({"level": Level()}, "level is None in the trained model"),
+        ({"mean": -7.0}, "mean is -4.2"),
     ],
 )
 def test_models_that_cannot_share_weights_are_refused(change, message):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melastic.data.manifest import Clip
-from melastic.data.sampler import TokenBudgetSampler, balanced_weights
+from melastic.data.sampler import TokenBudgetSampler, balanced_weights, dealt
 from melastic.errors import InputError
 
 TOKENS = st.lists(st.integers(1, 60), min_size=1, max_size=80)
@@ -60,3 +60,16 @@ def test_balanced_drawing_brings_rare_labels_as_often_as_frequent_ones():
 def test_a_clip_longer_than_the_budget_is_an_error_with_a_remedy():
     with pytest.raises(InputError, match=r"300 tokens and batch_tokens is 200; raise batch_tokens"):
         TokenBudgetSampler([5, 300], batch_tokens=200, seed=0)
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 6))
+def test_clips_are_dealt_so_that_slices_differ_by_at_most_a_clip(tokens, slices):
+    places = dealt(tokens, slices)
+    assert sorted(i for own in places for i in own) == list(range(len(tokens)))
+    assert all(own == sorted(own) for own in places)
+    filled = [sum(tokens[i] for i in own) for own in places]
+    assert max(filled) - min(filled) <= max(tokens, default=0)
+
+
+def test_a_single_slice_keeps_the_order():
+    assert dealt([3, 9, 1, 5], 1) == [[0, 1, 2, 3]]

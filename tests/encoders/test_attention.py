@@ -76,6 +76,7 @@ def test_the_fastest_kernel_is_chosen_for_device_format_and_lengths(monkeypatch)
     assert module.chosen_kernel(few, "cuda", half) == "varlen"
     assert module.chosen_kernel(few, "cuda", single) == "runs"
     assert module.chosen_kernel(many, "cuda", single) == "rows"
+    assert module.chosen_kernel(many, "cuda", torch.float64) == "rows"
     monkeypatch.setattr(module, "variable_length_kernel", lambda: None)
     assert module.chosen_kernel(many, "cuda", half) == "rows"
     assert module.chosen_kernel(many, "mps", single) == "rows"

@@ -1,5 +1,6 @@
 """What a batch may and may not do to the clips in it."""
 
+import inspect
 import math
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melastic.classifier import _keep
 from melastic.errors import InputError
+from melastic.patches.batch import Layout, TokenBatch
 from melastic.patches.grid import FreqTime
 from tests.models import COMBINATIONS, MELS, small
 
@@ -144,10 +147,17 @@ def test_a_token_that_is_not_kept_has_no_influence():
     assert not torch.allclose(model([clip]), model([changed]))
 
 
-@pytest.mark.parametrize("kept", [[], [[6]], [[-1]], [[0], [0]]])
+@pytest.mark.parametrize("kept", [[], [[6]], [[-1]], [[0], [0]], [[1, 1]], [[]]])
 def test_kept_names_patches_that_exist(kept):
     with pytest.raises(ValueError, match="kept must name"):
         small()([torch.randn(MELS, 48)], kept=[torch.tensor(k, dtype=torch.long) for k in kept])
+
+
+def test_a_mask_is_not_taken_for_numbers():
+    with pytest.raises(ValueError, match="by number, each once"):
+        inspect.unwrap(_keep)(
+            TokenBatch(torch.randn(6, 4), Layout((6,))), [0], [torch.ones(6, dtype=torch.bool)]
+        )
 
 
 def test_the_embedding_is_what_the_head_reads():

@@ -156,9 +156,9 @@ def test_the_extent_of_a_table_is_in_mels_and_seconds():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_waves_tell_every_place_from_every_other_from_the_start(kind):
+def test_sines_tell_every_place_from_every_other_from_the_start(kind):
     torch.manual_seed(1)
-    table = PositionTable(kind(grid=GRID, cell_mels=16.0, cell_ms=160.0, start="waves"), 32)
+    table = PositionTable(kind(grid=GRID, cell_mels=16.0, cell_ms=160.0, init="sincos"), 32)
     vectors = full(table).flatten(0, 1)
     distances = torch.cdist(vectors, vectors) + 9 * torch.eye(len(vectors))
     assert distances.min() > 0.5
@@ -167,7 +167,7 @@ def test_waves_tell_every_place_from_every_other_from_the_start(kind):
     assert vectors.square().mean().sqrt().item() == pytest.approx(0.7, abs=0.1)
 
 
-def test_waves_vary_along_one_axis_in_each_half_of_the_channels():
-    table = PositionTable(LearnedGrid(grid=GRID, start="waves"), 32).table
+def test_sines_vary_along_one_axis_in_each_half_of_the_channels():
+    table = PositionTable(LearnedGrid(grid=GRID, init="sincos"), 32).table
     assert table[:, :, :16].std(1).max() < 0.1
     assert table[:, :, 16:].std(0).max() < 0.1

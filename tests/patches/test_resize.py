@@ -88,3 +88,11 @@ def test_a_reading_is_a_mean_of_cells(cells, count, scale, offset, antialias):
     matrix = reading_matrix(count, cells, scale=scale, offset=offset, antialias=antialias)
     assert (matrix >= 0).all()
     torch.testing.assert_close(matrix.sum(1), torch.ones(count, dtype=torch.float64))
+
+
+def test_matrices_made_while_nothing_is_trained_serve_training_later():
+    kernel = torch.randn(2, 6, 7, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        resize_kernel(kernel.detach(), FreqTime(5, 9), KernelResize())
+    resize_kernel(kernel, FreqTime(5, 9), KernelResize()).sum().backward()
+    assert kernel.grad.any()

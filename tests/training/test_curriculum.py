@@ -39,16 +39,16 @@ def flexible(manifest, draws=ALL, **optim):
 def test_draws_are_functions_of_seed_step_and_clip():
     one, same_again, other = (Curriculum(View(), ALL, seed) for seed in (0, 0, 1))
     steps, clips = range(200), [(epoch, index) for epoch in range(10) for index in range(20)]
-    assert [one.patch(s) for s in steps] == [same_again.patch(s) for s in steps]
+    assert [one.patch(0, s) for s in steps] == [same_again.patch(0, s) for s in steps]
     assert [one.clip(*c) for c in clips] == [same_again.clip(*c) for c in clips]
-    assert [one.patch(s) for s in steps] != [other.patch(s) for s in steps]
+    assert [one.patch(0, s) for s in steps] != [other.patch(0, s) for s in steps]
     assert [one.clip(*c) for c in clips] != [other.clip(*c) for c in clips]
 
 
 def test_all_values_are_drawn_equally_often_and_twice_as_often_where_listed_twice():
     draws = replace(ALL, patches=(SIZES[0], SIZES[1], SIZES[1]))
     curriculum = Curriculum(View(), draws, 0)
-    sizes = Counter(curriculum.patch(step) for step in range(3000))
+    sizes = Counter(curriculum.patch(0, step) for step in range(3000))
     assert sizes[SIZES[0]] / 3000 == pytest.approx(1 / 3, abs=0.04)
     assert sizes[SIZES[1]] / 3000 == pytest.approx(2 / 3, abs=0.04)
     views = [curriculum.clip(0, index) for index in range(3000)]
@@ -62,20 +62,31 @@ def test_all_values_are_drawn_equally_often_and_twice_as_often_where_listed_twic
 @given(st.integers(1, 300), st.floats(0.1, 1), st.integers(0, 1000))
 def test_a_share_of_the_tokens_is_kept_each_once(tokens, share, step):
     curriculum = Curriculum(View(), Draws(keep=(share, share)), 0)
-    kept = curriculum.kept(step, 7, tokens)
+    kept = curriculum.kept(0, step, 7, tokens)
     expected = max(1, round(share * tokens))
     chosen = range(tokens) if kept is None else kept.tolist()
     assert len(set(chosen)) == len(chosen) == expected
     assert sorted(chosen) == list(chosen)
 
 
+def test_drawn_views_come_in_evenly_over_the_epochs_of_the_ramp():
+    curriculum = Curriculum(View(), replace(ALL, ramp_epochs=4, keep=(0.5, 0.5)), 0)
+    for epoch, share in enumerate((0.0, 0.25, 0.5, 0.75, 1.0, 1.0)):
+        draws = range(2000)
+        patches = sum(curriculum.patch(epoch, step) is not None for step in draws)
+        views = sum(curriculum.clip(epoch, index) != View() for index in draws)
+        shares = sum(curriculum.kept(epoch, step, 3, 10) is not None for step in draws)
+        for count in (patches, views, shares):
+            assert count / 2000 == pytest.approx(share, abs=0.04)
+
+
 def test_what_is_not_drawn_is_that_of_the_run():
     view = View(patch=8, hop_ms=12.0, seconds=2.0, keep=0.5)
     curriculum = Curriculum(view, Draws(), 0)
-    assert curriculum.patch(3) == FreqTime(8, 8)
+    assert curriculum.patch(1, 3) == FreqTime(8, 8)
     assert curriculum.clip(1, 2) == view
-    assert len(curriculum.kept(0, 0, 10)) == 5
-    assert Curriculum(View(), Draws(), 0).kept(0, 0, 10) is None
+    assert len(curriculum.kept(0, 0, 0, 10)) == 5
+    assert Curriculum(View(), Draws(), 0).kept(0, 0, 0, 10) is None
 
 
 @pytest.mark.parametrize("keep", ["spectrograms", "waveforms"])
@@ -113,24 +124,46 @@ def test_a_run_with_every_dial_drawn_resumes_to_the_same_weights(tones, tmp_path
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 
 
-def test_no_part_of_a_step_exceeds_the_token_budget_by_more_than_a_clip(tones, tmp_path):
-    sizes = []
-    config = flexible(tones, replace(ALL, keep=None), epochs=2)
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("pooling", ["mean", "class"])
+def test_parts_that_are_computed_together_fit_the_budget(tones, tmp_path, processes, pooling):
+    base = flexible(tones, batch_tokens=100)
+    architecture = replace(base.model.architecture, pooling=pooling)
+    run = trainer(replace(base, model=replace(base.model, architecture=architecture)), tmp_path)
+    largest = 0
+    for epoch in range(3):
+        for step, indices in enumerate(run.sampler.epoch(epoch)):
+            parts = run.parts.of(indices, epoch, step, processes=processes)
+            assert sorted(i for part in parts for i in part) == sorted(indices)
+            patch, each = run.curriculum.patch(epoch, step), len(parts) // processes
+            for part in range(each):
+                together = [i for own in parts[part::each] for i in own]
+                largest = max(largest, seen_tokens(run, epoch, step, together, patch))
+                budget = 100 + processes * max(run.parts.tokens(epoch, i, patch) for i in indices)
+                assert seen_tokens(run, epoch, step, together, patch) <= budget
+    assert largest > 50
 
-    class Watched(Trainer):
-        def _parts(self, indices, step):
-            parts = super()._parts(indices, step)
-            patch = self.curriculum.patch(step)
-            for part in parts:
-                sizes.append([self._tokens(self.progress.epoch, i, patch) for i in part])
-            return parts
 
-    from accelerate import Accelerator
+def seen_tokens(run, epoch, step, indices, patch):
+    """Tokens that the encoder is really given."""
+    batch, counted = run.clips[epoch, indices], []
+    if not batch.indices:
+        return 0
+    hook = run.model.encoder.register_forward_pre_hook(
+        lambda _, inputs: counted.append(len(inputs[0]))
+    )
+    run.objective._logits(batch, epoch, step, patch)
+    hook.remove()
+    return counted[0]
 
-    Watched(config, tmp_path, Accelerator(cpu=True)).run()
-    for tokens in sizes:
-        assert not tokens or sum(tokens) <= config.optim.batch_tokens + max(tokens)
-    assert max(map(sum, sizes)) > 30
+
+@pytest.mark.parametrize("pooling", ["mean", "class"])
+def test_a_run_without_draws_computes_each_step_at_once(tones, tmp_path, pooling):
+    base = settings(tones, batch_tokens=100)
+    architecture = replace(base.model.architecture, pooling=pooling)
+    run = trainer(replace(base, model=replace(base.model, architecture=architecture)), tmp_path)
+    for step, indices in enumerate(run.sampler.epoch(0)):
+        assert run.parts.of(indices, 0, step, processes=1) == [indices]
 
 
 @pytest.mark.parametrize(
@@ -175,8 +208,8 @@ def test_a_teachers_scores_are_followed_by_cross_entropy(tones, tmp_path, teache
     logits = run.model(batch.spectrograms)
     target = melastic.load(teacher)(batch.spectrograms)
     follow = -((target / 2).softmax(1) * (logits / 2).log_softmax(1)).sum(1) * 4
-    expected = 0.7 * plain.objective.losses(batch, 0) + 0.3 * follow
-    torch.testing.assert_close(run.objective.losses(batch, 0), expected)
+    expected = 0.7 * plain.objective.losses(batch, 0, 0) + 0.3 * follow
+    torch.testing.assert_close(run.objective.losses(batch, 0, 0), expected)
 
 
 def test_a_model_teaches_itself_at_other_patch_sizes(tones, tmp_path):
@@ -184,12 +217,12 @@ def test_a_model_teaches_itself_at_other_patch_sizes(tones, tmp_path):
     base = replace(base, view=View(), distill=Distillation(weight=0.5))
     run = trainer(base, tmp_path / "run")
     batch = run.clips[0, [0, 3, 5]]
-    small = run.objective._logits(batch, 0, FreqTime(16, 16))
-    own = run.objective._logits(batch, 0, FreqTime(128, 4))
+    small = run.objective._logits(batch, 0, 0, FreqTime(16, 16))
+    own = run.objective._logits(batch, 0, 0, FreqTime(128, 4))
     follow = -(own.detach().softmax(1) * small.log_softmax(1)).sum(1)
     label = run.objective._labelled
     expected = (0.5 * label(small, batch) + 0.5 * follow + label(own, batch)) / 2
-    torch.testing.assert_close(run.objective.losses(batch, 0), expected)
+    torch.testing.assert_close(run.objective.losses(batch, 0, 0), expected)
 
 
 def test_a_teacher_must_know_the_labels_and_read_the_same_spectrograms(tones, tmp_path, teacher):
@@ -207,6 +240,61 @@ def test_tokens_of_a_step_are_those_of_its_views(tones, tmp_path):
     run = trainer(flexible(tones, Draws(hops_ms=(20.0,))), tmp_path / "run")
     frames = run.clips.features.frames(3)
     size = FreqTime(128, round(frames / 2))
-    assert run._tokens(0, 3, FreqTime(16, 16)) == tokens_of(
-        run.model.config, size, patch=FreqTime(16, 16)
+    assert run.parts.tokens(0, 3, FreqTime(16, 16)) == tokens_of(
+        run.model.config, size, patch=FreqTime(16, 16), keep=0.8
     )
+
+
+def test_a_part_without_clips_has_a_silent_loss_whatever_is_drawn(tones, tmp_path):
+    base = flexible(tones, Draws(patches=(FreqTime(48, 12),)))
+    architecture = replace(base.model.architecture, remainder="crop", patch=(64, 4))
+    base = replace(base, model=replace(base.model, architecture=architecture))
+    run = trainer(base, tmp_path / "run")
+    loss = run.objective.losses(run.clips[0, []], 0, 0)
+    assert loss.tolist() == [0.0]
+    loss.sum().backward()
+
+
+def test_a_view_that_the_shortest_clip_cannot_have_is_refused_before_a_run_begins(tones, tmp_path):
+    base = flexible(tones, Draws(poolings=(Pooling(kind="mean", factor=40),)))
+    with pytest.raises(InputError, match="cannot be pooled by 40"):
+        train(base, tmp_path / "run")
+    cropped = replace(base.model.architecture, remainder="crop")
+    long = replace(base, draws=Draws(patches=(FreqTime(16, 18),)))
+    with pytest.raises(InputError, match="holds no whole patch"):
+        train(
+            replace(long, model=replace(base.model, architecture=cropped)), tmp_path / "run"
+        )  # 18 frames are there, but a clip may be played faster
+    assert not (tmp_path / "run").exists()
+
+
+def test_distillation_that_would_do_nothing_is_refused(tones):
+    with pytest.raises(InputError, match="nothing is learned from it"):
+        Distillation(teacher="digits")
+    with pytest.raises(InputError, match="teaches itself at other patch sizes"):
+        replace(settings(tones), distill=Distillation(weight=0.5))
+
+
+def test_a_teacher_of_another_frame_shift_is_refused(tones, tmp_path, teacher):
+    base = settings(tones)
+    architecture = replace(base.model.architecture, hop_ms=20.0)
+    other = replace(base, model=replace(base.model, architecture=architecture))
+    other = replace(other, distill=Distillation(teacher=str(teacher), weight=0.5))
+    with pytest.raises(InputError, match=r"its hop_ms is 10.0 and the run's is 20.0"):
+        train(other, tmp_path / "run")
+
+
+def test_a_run_takes_statistics_and_fixed_length_from_the_model_that_it_starts_from(
+    tones, tmp_path, teacher
+):
+    trained = melastic.load(teacher)
+    frontend = replace(trained.config.frontend, fixed_frames=30)
+    trained.config = replace(trained.config, frontend=frontend, head_norm_eps=1e-6)
+    trained.save(tmp_path / "start")
+    base = settings(tones)
+    run = trainer(
+        replace(base, model=replace(base.model, init=str(tmp_path / "start"))), tmp_path / "run"
+    )
+    assert run.model.config.frontend == frontend
+    assert run.model.config.head_norm_eps == 1e-6
+    assert set(run.clips[0, [0, 1]].lengths) == {30}

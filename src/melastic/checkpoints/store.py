@@ -182,7 +182,7 @@ def upgraded(model: Any, version: int) -> Any:
     added: dict[str, dict[str, Any]] = {
         "frontend": {"level": None},
         "patches": {"resize": {"method": "pi", "interpolation": "bilinear", "antialias": False}},
-        "positions": {"reading": "place", "antialias": True, "start": "noise"},
+        "positions": {"reading": "place", "antialias": True, "init": "normal"},
     }
     if isinstance(model.get("pooling"), dict) and model["pooling"].get("kind") == "MeanPooling":
         added["pooling"] = {"leading": 0}

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melastic.classifier import Classifier
-from melastic.config import FactorisedGrid
+from melastic.config import FactorisedGrid, ModelConfig
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, PatchGrid
 from melastic.patches.position import placement
@@ -53,6 +53,29 @@ def transfer(source: Classifier, target: Classifier) -> list[str]:
     return sorted(fresh)
 
 
+def beginning_as(new: ModelConfig, trained: ModelConfig) -> ModelConfig:
+    """The configuration of a new model that starts from a trained one.
+
+    Statistics, a fixed length, and what LayerNorms add to variances belong to the weights.
+
+    Args:
+        new: what the model shall be.
+        trained: what the weights come from.
+    """
+    frontend = dataclasses.replace(
+        new.frontend,
+        mean=trained.frontend.mean,
+        std=trained.frontend.std,
+        fixed_frames=trained.frontend.fixed_frames,
+    )
+    return dataclasses.replace(
+        new,
+        frontend=frontend,
+        encoder=dataclasses.replace(new.encoder, norm_eps=trained.encoder.norm_eps),
+        head_norm_eps=trained.head_norm_eps,
+    )
+
+
 def _check(source: Classifier, target: Classifier) -> None:
     """Refuse models that cannot share weights."""
     ours, theirs = target.config, source.config
@@ -61,7 +84,7 @@ def _check(source: Classifier, target: Classifier) -> None:
             f"weights are carried over between equal encoders, got {theirs.encoder} for "
             f"{ours.encoder}; give the new model the sizes of the trained one"
         )
-    for field in ("sample_rate", "num_mels", "window_ms", "level"):
+    for field in ("sample_rate", "num_mels", "window_ms", "level", "mean", "std"):
         there, here = (getattr(config.frontend, field) for config in (theirs, ours))
         if there != here:
             raise InputError(

@@ -79,6 +79,28 @@ class TokenBudgetSampler:
         return batches
 
 
+def dealt(tokens: Sequence[int], slices: int) -> list[list[int]]:
+    """Share clips out so that slices hold about equally many tokens.
+
+    Longest first, each to the slice with the fewest tokens so far; within a slice clips keep their
+    order. Some slices are empty where there are fewer clips.
+
+    Args:
+        tokens: tokens of each clip.
+        slices: how many.
+
+    Returns:
+        Places in ``tokens`` that each slice gets.
+    """
+    places: list[list[int]] = [[] for _ in range(slices)]
+    filled = [0] * slices
+    for index in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
+        least = filled.index(min(filled))
+        places[least].append(index)
+        filled[least] += tokens[index]
+    return [sorted(own) for own in places]
+
+
 def balanced_weights(clips: Sequence[Clip]) -> list[float]:
     """Weights under which rare labels are drawn about as often as frequent ones.
 

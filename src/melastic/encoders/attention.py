@@ -54,7 +54,11 @@ def chosen_kernel(layout: Layout, device: str, dtype: torch.dtype) -> Kernel:
     """
     if device == "cpu" or len(layout.runs) == 1:
         return "runs"
-    if device == "cuda" and dtype != torch.float32 and variable_length_kernel() is not None:
+    if (
+        device == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and variable_length_kernel() is not None
+    ):
         return "varlen"
     return "runs" if len(layout.runs) <= FEW_RUNS else "rows"
 

@@ -11,7 +11,10 @@ from torch.nn import functional
 
 from melastic.config import FrontendConfig, Level
 from melastic.errors import InputError
-from melastic.frontend.fbank import log_mel
+from melastic.frontend.fbank import FLOOR, log_mel
+
+QUIET_DB = 20.0
+"""Lowest level that is taken off a clip, above digital silence (dB)."""
 
 
 class Statistics(NamedTuple):
@@ -90,11 +93,14 @@ def level(
     """Log-mels relative to the level of the clip, above a constant floor.
 
     Louder or softer recordings of the same sound become equal, and so do their backgrounds once
-    they are below the floor.
+    they are below the floor. No clip counts as quieter than 20 dB above digital silence, so that
+    silence stays quiet.
     """
     energy = spectrogram.logsumexp(-2)
-    loudest = energy.topk(max(1, energy.shape[-1] // 4), dim=-1).values
-    relative = spectrogram - loudest.mean(-1)[..., None, None]
+    loudest = energy.topk(max(1, energy.shape[-1] // 4), dim=-1).values.mean(-1)
+    silence = math.log(FLOOR) + math.log(spectrogram.shape[-2])
+    lowest = silence + QUIET_DB * math.log(10) / 10
+    relative = spectrogram - loudest.clamp_min(lowest)[..., None, None]
     floor = relative.new_tensor(-config.floor_db * math.log(10) / 10)
     return torch.logaddexp(relative, floor)
 

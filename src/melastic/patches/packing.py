@@ -9,8 +9,8 @@ from melastic.errors import InputError
 def best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     """Rows that together hold every clip, each clip in one row.
 
-    Longest clips first, each into the fullest row that still has room: at most 11/9 of the fewest
-    rows, and one more (D. S. Johnson, 1973).
+    Longest clips first, each into the fullest row that still has room ("best-fit decreasing": at
+    most 11/9 of the fewest rows, and a few more; D. S. Johnson, 1973).
 
     Args:
         lengths: tokens of each clip.

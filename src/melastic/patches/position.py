@@ -120,19 +120,20 @@ class PositionTable(nn.Module):
             self.table = nn.Parameter(torch.empty(freq, time, dim))
         for parameter in self.parameters():
             nn.init.trunc_normal_(parameter, std=0.02)
-        if config.start == "waves":
-            self._start_with_waves(FreqTime(freq, time), dim)
+        if config.init == "sincos":
+            self._add_sines(FreqTime(freq, time), dim)
 
     @torch.no_grad()
-    def _start_with_waves(self, cells: FreqTime, dim: int) -> None:
+    def _add_sines(self, cells: FreqTime, dim: int) -> None:
         """Add sines and cosines of the row to one half of the channels, of the column to the other.
 
-        Source: ViT without learned positions (arXiv:2205.01580), two-dimensional sin-cos.
+        Source: Transformer (arXiv:1706.03762), section 3.5, along each axis, with wavelengths that
+            fit the table.
         """
         rows = torch.zeros(cells.freq, dim)
         columns = torch.zeros(cells.time, dim)
-        rows[:, : dim // 2] = _waves(cells.freq, dim // 2)
-        columns[:, dim // 2 :] = _waves(cells.time, dim - dim // 2)
+        rows[:, : dim // 2] = _sines(cells.freq, dim // 2)
+        columns[:, dim // 2 :] = _sines(cells.time, dim - dim // 2)
         if isinstance(self.config, FactorisedGrid):
             self.freq.add_(rows)
             self.time.add_(columns)
@@ -168,7 +169,7 @@ class PositionTable(nn.Module):
         return matrix.to(table) @ table
 
 
-def _waves(cells: int, channels: int) -> Float[Tensor, "{cells} {channels}"]:
+def _sines(cells: int, channels: int) -> Float[Tensor, "{cells} {channels}"]:
     """Sines and cosines whose lengths reach from two cells to twice the table."""
     pairs = (channels + 1) // 2
     lengths = 2 * max(2, cells) ** torch.linspace(0, 1, pairs)

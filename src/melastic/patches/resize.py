@@ -50,6 +50,7 @@ def resample(
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(False)
 def _kernel_matrix(old: int, new: int, rule: KernelResize) -> Float[Tensor, "{new} {old}"]:
     """What turns a kernel's axis of one size into one of another size."""
     forward = interpolation_matrix(old, new, mode=rule.interpolation, antialias=rule.antialias)
@@ -57,6 +58,7 @@ def _kernel_matrix(old: int, new: int, rule: KernelResize) -> Float[Tensor, "{ne
 
 
 @lru_cache(maxsize=512)
+@torch.inference_mode(False)
 def interpolation_matrix(
     old: int, new: int, *, mode: str, antialias: bool
 ) -> Float[Tensor, "{new} {old}"]:
@@ -67,6 +69,7 @@ def interpolation_matrix(
 
 
 @lru_cache(maxsize=4096)
+@torch.inference_mode(False)
 def reading_matrix(
     count: int, cells: int, *, scale: float, offset: float, antialias: bool
 ) -> Float[Tensor, "{count} {cells}"]:

@@ -60,8 +60,8 @@ class ModelChoice:
     task: Literal["auto", "single-label", "multi-label"] = "auto"
     """Whether a clip has one label; auto: multi-label where some clip has several."""
     init: str | None = None
-    """Trained model (run, folder or name) that the weights are taken over from; kernel, positions
-    and head are fitted. None: random weights."""
+    """Trained model (run, folder or name) that weights and statistics are taken over from; kernel
+    and positions are fitted, the head is kept for the same labels. None: random weights."""
 
     @classmethod
     def of(cls, preset: str, **overrides: Any) -> "ModelChoice":
@@ -142,6 +142,11 @@ class Distillation:
                 f"distill.weight is in [0, 1] and distill.temperature positive, got {self.weight} "
                 f"and {self.temperature}; try 0.5 and 1"
             )
+        if self.teacher is not None and not self.weight:
+            raise InputError(
+                f"distill.teacher is {self.teacher} and distill.weight 0, so nothing is learned "
+                "from it; try --distill.weight 0.5"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,3 +192,11 @@ class TrainConfig:
     augment: Augmentation = Augmentation()
     optim: OptimConfig = OptimConfig()
     run: RunConfig = RunConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse a model that would teach itself what it knows."""
+        if self.distill.weight and self.distill.teacher is None and not self.draws.patches:
+            raise InputError(
+                "a model teaches itself at other patch sizes than its own, none are drawn; give "
+                "draws.patches, or distill.teacher"
+            )

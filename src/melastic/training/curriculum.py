@@ -39,9 +39,14 @@ class Draws:
     """Shortest and longest stretch that is cut from a clip, all ratios equally likely (s)."""
     keep: tuple[float, float] | None = None
     """Smallest and largest share of a clip's tokens that is kept."""
+    ramp_epochs: int = 0
+    """Epochs over which drawn views come in: at first every view is the run's own, and the share of
+    drawn ones rises evenly to all."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
+        if self.ramp_epochs < 0:
+            raise InputError(f"draws.ramp_epochs is at least 0, got {self.ramp_epochs}")
         for patch in self.patches:
             freq_time(patch)
         for hop_ms in self.hops_ms:
@@ -75,16 +80,24 @@ class Curriculum:
         """Whether clips are seen at several time resolutions."""
         return bool(self.draws.hops_ms or self.draws.poolings)
 
-    def patch(self, step: int) -> FreqTime | None:
+    @property
+    def most_kept(self) -> float:
+        """Largest share of a clip's tokens that may be kept."""
+        return self.view.keep if self.draws.keep is None else self.draws.keep[1]
+
+    def patch(self, epoch: int, step: int) -> FreqTime | None:
         """Patch size of a step, the same on every process; None: the model's own."""
-        if not self.draws.patches:
-            return None if self.view.patch is None else freq_time(self.view.patch)
-        return freq_time(_one_of(self.draws.patches, generator(self.seed, "patch", step)))
+        draw = generator(self.seed, "patch", step)
+        if self.draws.patches and self._comes_in(epoch, draw):
+            return freq_time(_one_of(self.draws.patches, draw))
+        return None if self.view.patch is None else freq_time(self.view.patch)
 
     def clip(self, epoch: int, index: int) -> View:
         """Frame shift, pooling and length of a clip in an epoch."""
         draws, view = self.draws, self.view
         draw = generator(self.seed, "view", epoch, index)
+        if not self._comes_in(epoch, draw):
+            return view
         if draws.hops_ms:
             view = replace(view, hop_ms=_one_of(draws.hops_ms, draw))
         if draws.poolings:
@@ -95,16 +108,21 @@ class Curriculum:
             view = replace(view, seconds=seconds)
         return view
 
-    def kept(self, step: int, index: int, tokens: int) -> Int[Tensor, " _"] | None:
+    def kept(self, epoch: int, step: int, index: int, tokens: int) -> Int[Tensor, " _"] | None:
         """Which of a clip's tokens are used in a step; None: all."""
         draws, share = self.draws, self.view.keep
         draw = generator(self.seed, "keep", step, index)
-        if draws.keep is not None:
+        if draws.keep is not None and self._comes_in(epoch, draw):
             share = uniform(*draws.keep, draw)
         if share == 1:
             return None
         order = torch.randperm(tokens, generator=draw)
         return order[: kept_tokens(tokens, share)].sort().values
+
+    def _comes_in(self, epoch: int, draw: torch.Generator) -> bool:
+        """Whether a view is drawn rather than the run's own."""
+        ramp = self.draws.ramp_epochs
+        return epoch >= ramp or uniform(0, 1, draw) < epoch / ramp
 
 
 def _one_of(values: tuple[T, ...], draw: torch.Generator) -> T:

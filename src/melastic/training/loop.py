@@ -14,13 +14,11 @@ from torch import Tensor
 from melastic.checkpoints.store import load_folder
 from melastic.classifier import Classifier
 from melastic.data.features import too_many_unreadable
-from melastic.data.loader import Batch, ClipDataset, load_batches, longest_frames
+from melastic.data.loader import Batch, ClipDataset, load_batches
 from melastic.devices import cores_shared_with
 from melastic.errors import DivergedError
-from melastic.evaluation.cost import tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
 from melastic.evaluation.plots import plot_confusion, plot_curves
-from melastic.patches.grid import FreqTime
 from melastic.progress import bar
 from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
@@ -28,6 +26,7 @@ from melastic.training.curriculum import Curriculum
 from melastic.training.held_out import gathered_outputs, is_better
 from melastic.training.objective import Objective
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
+from melastic.training.parts import Parts
 from melastic.training.record import Record, read_metrics
 from melastic.training.run_folder import MODEL, begin, check_folder
 from melastic.training.setup import (
@@ -86,7 +85,7 @@ class Trainer:
             drawn=self.curriculum.needs_waveforms,
         )
         self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=not self.main)
-        self.model = build_model(config, self.splits, training, failed)
+        self.model = build_model(config, self.splits, training, failed, quiet=not self.main)
         check_views(config, self.model, training, failed)
         self.clips = ClipDataset(
             training,
@@ -97,6 +96,7 @@ class Trainer:
             seed=config.run.seed,
         )
         self.sampler = build_sampler(config, self.splits, self.model, training, failed)
+        self.parts = Parts(config.optim, self.curriculum, self.clips, self.model.config)
         self.per_epoch = len(self.sampler.epoch(0))
         self.model.to(accelerator.device)
         self.average = WeightAverage(self.model, config.optim)
@@ -144,7 +144,7 @@ class Trainer:
         progress, config = self.progress, self.config
         steps = self.sampler.epoch(progress.epoch)
         left = [
-            (len(indices), self._parts(indices, progress.step + ahead))
+            (len(indices), self._mine(indices, progress.step + ahead))
             for ahead, indices in enumerate(steps[progress.step_in_epoch :])
         ]
         keys = [(progress.epoch, part) for _, parts in left for part in parts]
@@ -162,27 +162,13 @@ class Trainer:
                 if progress.step_in_epoch < len(steps) and since_saved > config.run.save_every_s:
                     self._save_state()
 
-    def _parts(self, indices: Sequence[int], step: int) -> list[list[int]]:
-        """A step's clips that this process computes, in as many parts as are accumulated.
-
-        Views with more tokens than the run's own have more parts, so that none exceeds the budget.
-        """
-        optim, epoch = self.config.optim, self.progress.epoch
-        patch = self.curriculum.patch(step)
-        tokens = sum(self._tokens(epoch, index, patch) for index in indices)
-        parts = max(optim.accumulate, -(-tokens // optim.batch_tokens))
-        first = self.accelerator.process_index * parts
-        slices = self.accelerator.num_processes * parts
-        return [list(indices[first + part :: slices]) for part in range(parts)]
-
-    def _tokens(self, epoch: int, index: int, patch: FreqTime | None) -> int:
-        """Tokens of a clip in the view that it has in an epoch."""
-        config, features = self.model.config, self.clips.features
-        view, hop_ms = self.clips.view(epoch, index), config.frontend.hop_ms
-        seen = features.frames(index) * features.view.step_ms(hop_ms) / view.step_ms(hop_ms)
-        longest = longest_frames(view, config.frontend)
-        frames = max(1, round(seen if longest is None else min(seen, longest)))
-        return tokens_of(config, FreqTime(config.frontend.num_mels, frames), patch=patch)
+    def _mine(self, indices: Sequence[int], step: int) -> list[list[int]]:
+        """The parts of a step's clips that this process computes."""
+        processes = self.accelerator.num_processes
+        parts = self.parts.of(indices, self.progress.epoch, step, processes=processes)
+        each = len(parts) // processes
+        first = self.accelerator.process_index * each
+        return parts[first : first + each]
 
     def _set_learning_rate(self) -> None:
         """The learning rate of the step that comes."""
@@ -199,6 +185,7 @@ class Trainer:
         Losses are summed and divided by the clips of the whole step, so that the gradient does not
         depend on how many processes or parts share it.
         """
+        progress = self.progress
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(parts):
             batch = next(batches).to(self.accelerator.device)
@@ -206,7 +193,7 @@ class Trainer:
             last = part == parts - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 with self.accelerator.autocast():
-                    loss = self.objective.losses(batch, self.progress.step).sum()
+                    loss = self.objective.losses(batch, progress.epoch, progress.step).sum()
                 self._check_finite("loss", loss, batch)
                 self.accelerator.backward(loss * (self.accelerator.num_processes / clips))
             total += loss.detach()

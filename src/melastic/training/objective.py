@@ -1,12 +1,15 @@
 """The loss of a batch: the labels, and what a teacher says."""
 
+import dataclasses
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from melastic.checkpoints.store import load
 from melastic.classifier import Classifier
-from melastic.config import ModelConfig
+from melastic.config import FrontendConfig, ModelConfig
 from melastic.data.loader import Batch
 from melastic.errors import InputError
 from melastic.evaluation.metrics import loss_of
@@ -40,15 +43,20 @@ class Objective:
             self.teacher = _teacher(config.distill.teacher, made_of)
             self.teacher.to(next(model.parameters()).device)
 
-    def losses(self, batch: Batch, step: int) -> Tensor:
-        """Loss of each clip; a process without clips computes a silent one that counts nothing."""
-        patch = self.curriculum.patch(step)
+    def losses(self, batch: Batch, epoch: int, step: int) -> Float[Tensor, " clips"]:
+        """Loss of each clip; a process without clips computes a silent one that counts nothing.
+
+        Args:
+            batch: some of the step's clips.
+            epoch: which their views are drawn for.
+            step: which the patch size and the kept tokens are drawn for.
+        """
+        patch = self.curriculum.patch(epoch, step)
         if not batch.indices:
-            silence = torch.zeros(
-                1, self.made_of.frontend.num_mels, self.made_of.patches.patch.time
-            )
+            frames = (patch or self.made_of.patches.patch).time
+            silence = torch.zeros(1, self.made_of.frontend.num_mels, frames)
             return self.model(silence.to(batch.frames), patch).sum(1) * 0
-        logits = self._logits(batch, step, patch)
+        logits = self._logits(batch, epoch, step, patch)
         loss = self._labelled(logits, batch)
         distill, own = self.config.distill, self.made_of.patches.patch
         if not distill.weight:
@@ -59,13 +67,13 @@ class Objective:
             return torch.lerp(loss, self._followed(logits, target), distill.weight)
         if patch in (None, own):
             return loss
-        target = self._logits(batch, step, own)
+        target = self._logits(batch, epoch, step, own)
         followed = torch.lerp(loss, self._followed(logits, target.detach()), distill.weight)
         return (followed + self._labelled(target, batch)) / 2
 
-    def _logits(self, batch: Batch, step: int, patch: FreqTime | None) -> Tensor:
+    def _logits(self, batch: Batch, epoch: int, step: int, patch: FreqTime | None) -> Tensor:
         """Logits of a batch with the tokens that the step keeps."""
-        kept = self._kept(batch, step, patch)
+        kept = self._kept(batch, epoch, step, patch)
         return self.model(batch.spectrograms, patch, batch.steps_ms, kept).float()
 
     def _labelled(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -80,17 +88,19 @@ class Objective:
 
     def _followed(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss against a teacher's scores."""
-        heat = self.config.distill.temperature
-        logits, target = logits / heat, target.float() / heat
+        temperature = self.config.distill.temperature
+        logits, target = logits / temperature, target.float() / temperature
         if self.multi_label:
             loss = functional.binary_cross_entropy_with_logits(
                 logits, target.sigmoid(), reduction="none"
             ).mean(1)
         else:
             loss = functional.cross_entropy(logits, target.softmax(1), reduction="none")
-        return loss * heat**2
+        return loss * temperature**2
 
-    def _kept(self, batch: Batch, step: int, patch: FreqTime | None) -> list[Tensor] | None:
+    def _kept(
+        self, batch: Batch, epoch: int, step: int, patch: FreqTime | None
+    ) -> list[Tensor] | None:
         """Which tokens of each clip are used; None: all."""
         if self.config.view.keep == 1 and self.config.draws.keep is None:
             return None
@@ -98,7 +108,7 @@ class Objective:
         for index, frames in zip(batch.indices, batch.lengths, strict=True):
             size = FreqTime(self.made_of.frontend.num_mels, frames)
             tokens = self.made_of.patches.grid(size, patch).num_patches
-            chosen = self.curriculum.kept(step, index, tokens)
+            chosen = self.curriculum.kept(epoch, step, index, tokens)
             kept.append(torch.arange(tokens) if chosen is None else chosen)
         return kept
 
@@ -111,7 +121,12 @@ def _teacher(name: str, student: ModelConfig) -> Classifier:
             f"distill.teacher must know the same labels, {name} has {len(teacher.labels)} others; "
             "name a model that was trained on the same data"
         )
-    fields = ("sample_rate", "num_mels", "window_ms", "level", "mean", "std")
+    if teacher.config.task != student.task:
+        raise InputError(
+            f"distill.teacher must have the same task, {name} is {teacher.config.task} and the run "
+            f"{student.task}; set model.task, or name another model"
+        )
+    fields = [field.name for field in dataclasses.fields(FrontendConfig)]
     for field in fields:
         theirs, ours = (getattr(c.frontend, field) for c in (teacher.config, student))
         if theirs != ours:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from melastic.checkpoints.store import digest, load
-from melastic.checkpoints.transfer import transfer
+from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
 from melastic.config import FrontendConfig
 from melastic.data.features import Features
@@ -18,7 +18,7 @@ from melastic.data.manifest import Clip, check_files, label_names, read_manifest
 from melastic.data.sampler import TokenBudgetSampler, balanced_weights
 from melastic.devices import reading_processes
 from melastic.errors import InputError, unknown_name
-from melastic.evaluation.cost import kept_tokens
+from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import PRESETS, model_config
 from melastic.progress import bar, note
@@ -100,7 +100,12 @@ def hold_out(clips: Sequence[Clip], share: float, seed: int) -> tuple[list[Clip]
 
 
 def build_model(
-    config: TrainConfig, splits: Splits, features: Features, left_out: Container[int]
+    config: TrainConfig,
+    splits: Splits,
+    features: Features,
+    left_out: Container[int],
+    *,
+    quiet: bool,
 ) -> Classifier:
     """The model of a run: random weights that its seed gives, or those of a trained model.
 
@@ -112,25 +117,18 @@ def build_model(
     task: Literal["multi-label", "single-label"] = (
         "multi-label" if splits.multi_label else "single-label"
     )
-    trained = None if config.model.init is None else load(config.model.init)
-    if trained is None:
-        mean, std = features.statistics(left_out=left_out)
-    else:
-        mean, std = trained.config.frontend.mean, trained.config.frontend.std
-    torch.manual_seed(config.run.seed)
-    model = Classifier(
-        model_config(
-            config.model.architecture,
-            name=config.model.preset,
-            labels=splits.labels,
-            task=task,
-            mean=mean,
-            std=std,
-        )
+    made_of = model_config(
+        config.model.architecture, name=config.model.preset, labels=splits.labels, task=task
     )
-    if trained is not None:
-        new = ", ".join(transfer(trained, model)) or "nothing"
-        note(f"weights of {config.model.init}; new: {new}")
+    if config.model.init is None:
+        mean, std = features.statistics(left_out=left_out)
+        frontend = dataclasses.replace(made_of.frontend, mean=mean, std=std)
+        torch.manual_seed(config.run.seed)
+        return Classifier(dataclasses.replace(made_of, frontend=frontend))
+    trained = load(config.model.init)
+    model = Classifier(beginning_as(made_of, trained.config))
+    new = ", ".join(transfer(trained, model)) or "nothing"
+    note(f"weights of {config.model.init}; new: {new}", quiet=quiet)
     return model
 
 
@@ -142,18 +140,24 @@ def check_views(
     Raises:
         InputError: naming the sizes.
     """
-    frontend, draws = model.config.frontend, config.draws
-    steps = [
-        frontend.hop_ms if hop is None else hop for hop in draws.hops_ms or (config.view.hop_ms,)
-    ]
-    factors = [pooling.factor for pooling in draws.poolings or (config.view.pooling,)]
-    longest = max(steps) * max(factors)
+    frontend, draws, view = model.config.frontend, config.draws, config.view
     read = [features.frames(i) for i in range(len(features.clips)) if i not in left_out]
+    if not read:
+        raise InputError("training needs clips, none can be read; mend the manifest")
     shortest_ms = min(read) * features.view.step_ms(frontend.hop_ms)
-    for seconds in draws.seconds or (config.view.seconds,):
-        shortest_ms = min(shortest_ms, shortest_ms if seconds is None else seconds * 1000)
-    size = FreqTime(frontend.num_mels, max(1, round(shortest_ms / longest)))
-    for patch in draws.patches or (config.view.patch,):
+    for seconds in (*(draws.seconds or ()), view.seconds):
+        shortest_ms = shortest_ms if seconds is None else min(shortest_ms, 1000 * seconds)
+    shortest_ms /= 1 + config.augment.warp_time
+    hops = (*draws.hops_ms, frontend.hop_ms if view.hop_ms is None else view.hop_ms)
+    factor = max(pooling.factor for pooling in (*draws.poolings, view.pooling))
+    whole = max(1, int(shortest_ms / max(hops)))
+    if whole < factor:
+        raise InputError(
+            f"the shortest training clip may have {whole} frames every {max(hops):g} ms, which "
+            f"cannot be pooled by {factor}; use a shorter hop, a smaller factor or longer clips"
+        )
+    size = FreqTime(frontend.num_mels, whole // factor)
+    for patch in (*draws.patches, view.patch):
         model.config.patches.grid(size, None if patch is None else freq_time(patch))
 
 
@@ -217,8 +221,7 @@ def build_sampler(
     for index in range(len(splits.train)):
         frames = 1 if index in left_out else features.frames(index)
         size = FreqTime(num_mels, min(frames, longest or frames))
-        patches = model.config.patches.grid(size, patch).num_patches
-        tokens.append(kept_tokens(patches, config.view.keep))
+        tokens.append(tokens_of(model.config, size, patch=patch, keep=config.view.keep))
     return TokenBudgetSampler(
         tokens,
         batch_tokens=config.optim.batch_tokens,
