@@ -1,13 +1,15 @@
 """Train and sweep the flexible models and the fixed ones that they are held to; write the tables.
 
-Usage: ``python tools/flexible.py asc.csv --select "asc10=1&" --seeds 0 1 2 --jobs 2``
+Usage: ``python tools/flexible.py asc10 asc.csv --select "asc10=1&" --seeds 0 1 2 --jobs 2``
 
-Whatever is measured already (``docs/flexible/*.csv``) is not measured again, and a run that was
-stopped is resumed: the whole can be made in several sittings.
+Whatever is measured already (``docs/flexible/asc10/*.csv``) is not measured again, and a run that
+was stopped is resumed: the whole can be made in several sittings. The clips and the settings of
+training belong to the name: with others it is refused.
 """
 
 import argparse
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +19,6 @@ from pathlib import Path
 from statistics import mean, stdev
 
 DOCS = Path(__file__).parent.parent / "docs"
-MEASURED = DOCS / "flexible"
 PATCHES = ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48")
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
 MODELS: dict[str, Sequence[str]] = {
@@ -43,7 +44,8 @@ def melastic(*words: str) -> None:
 
 def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
     """Train one model, unless it is there, and sweep it, unless that is done."""
-    missing = [dial for dial in SWEEPS if not result(name, dial, seed).exists()]
+    kept = folder(arguments)
+    missing = [dial for dial in SWEEPS if not result(kept, name, dial, seed).exists()]
     if not missing:
         return
     run = arguments.runs / f"{name}-{seed}"
@@ -63,30 +65,48 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
         out = run / f"sweep-{dial}"
         chosen = ["--select", f"{rule}split=test", "--out", str(out)]
         melastic("sweep", str(run), manifest, *SWEEPS[dial], *chosen)
-        MEASURED.mkdir(exist_ok=True)
-        result(name, dial, seed).write_bytes((out / "sweep.csv").read_bytes())
+        result(kept, name, dial, seed).write_bytes((out / "sweep.csv").read_bytes())
 
 
-def result(name: str, dial: str, seed: int) -> Path:
+def folder(arguments: argparse.Namespace) -> Path:
+    """Where the rows of sweeps are kept."""
+    return DOCS / "flexible" / str(arguments.name)
+
+
+def begin(arguments: argparse.Namespace) -> None:
+    """Note which clips and settings a name stands for, or refuse others.
+
+    Raises:
+        SystemExit: if the name stands for others.
+    """
+    said = json.dumps({"select": arguments.select, "settings": arguments.settings}) + "\n"
+    path = folder(arguments) / "settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text() != said:
+        raise SystemExit(f"{path} says {path.read_text().strip()}, now {said.strip()}; rename")
+    path.write_text(said)
+
+
+def result(kept: Path, name: str, dial: str, seed: int) -> Path:
     """Where the rows of a sweep are kept."""
-    return MEASURED / f"{name}-{dial}-{seed}.csv"
+    return kept / f"{name}-{dial}-{seed}.csv"
 
 
-def scores(name: str, dial: str, column: str) -> dict[str, list[float]]:
+def scores(kept: Path, name: str, dial: str, column: str) -> dict[str, list[float]]:
     """Accuracy (%) of each seed by the value of a dial."""
     found: dict[str, list[float]] = {}
-    for path in sorted(MEASURED.glob(f"{name}-{dial}-[0-9]*.csv")):
+    for path in sorted(kept.glob(f"{name}-{dial}-[0-9]*.csv")):
         for row in csv.DictReader(path.read_text().splitlines()):
             value = f"{float(row[column]):g}"
             found.setdefault(value, []).append(100 * float(row["accuracy"]))
     return found
 
 
-def table(dial: str, column: str, values: Sequence[str]) -> list[str]:
+def table(kept: Path, dial: str, column: str, values: Sequence[str]) -> list[str]:
     """A table of accuracy: a row for each model, a column for each value."""
     lines = ["| model | " + " | ".join(values) + " |", "|" + "---|" * (len(values) + 1)]
     for name in MODELS:
-        found = scores(name, dial, column)
+        found = scores(kept, name, dial, column)
         cells = [text(found.get(value, [])) for value in values]
         if any(cells):
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -94,38 +114,43 @@ def table(dial: str, column: str, values: Sequence[str]) -> list[str]:
 
 
 def text(values: Sequence[float]) -> str:
-    """Mean, and deviation where there are several seeds."""
+    """Mean, and deviation and number of seeds where there are several."""
     if not values:
         return ""
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    spread = f" ± {stdev(values):.1f} ({len(values)})" if len(values) > 1 else ""
     return f"{mean(values):.1f}{spread}"
 
 
 def write(arguments: argparse.Namespace) -> None:
-    """Write ``docs/flexible.md`` from what is measured."""
-    seeds = sorted({int(path.stem.rsplit("-", 1)[1]) for path in MEASURED.glob("*.csv")})
-    command = f"python tools/flexible.py asc.csv --select '{arguments.select}'"
+    """Write ``docs/flexible/NAME.md`` from what is measured."""
+    kept = folder(arguments)
+    seeds = sorted({int(path.stem.rsplit("-", 1)[1]) for path in kept.glob("*.csv")})
+    command = f"python tools/flexible.py {arguments.name} {arguments.manifest.name}"
+    command += f" --select '{arguments.select}'" if arguments.select else ""
+    settings = " ".join(["", "--settings", *arguments.settings]) if arguments.settings else ""
     lines = [
         "# One model for many patch sizes and frame shifts",
         "",
-        f"`{command} --seeds {' '.join(map(str, seeds))}`: accuracy in per cent on the test clips,",
-        f"{len(seeds)} seed(s). Each column is one setting at which every model is read;",
-        "fixed models carry the patch size or the frame shift that they were trained at.",
+        f"`{command} --seeds {' '.join(map(str, seeds))}{settings}`: accuracy in per cent on the",
+        "test clips. Each column is one setting at which every model is read; fixed models carry",
+        "the patch size or the frame shift that they were trained at. Several seeds: mean,",
+        "deviation and, in brackets, their number.",
         "",
         "## Patch sizes (square; frame shift of the model)",
         "",
-        *table("patch", "patch_freq", PATCHES),
+        *table(kept, "patch", "patch_freq", PATCHES),
         "",
         "## Frame shifts (ms; patch size of the model)",
         "",
-        *table("hop", "hop_ms", HOPS),
+        *table(kept, "hop", "hop_ms", HOPS),
     ]
-    (DOCS / "flexible.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    kept.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Measure what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", help="of the experiment, such as asc10")
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--select", default="", help="rule in front of split=…, such as asc10=1&")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -134,6 +159,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="models that are trained at once")
     parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="of training")
     arguments = parser.parse_args()
+    begin(arguments)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         jobs = [
             pool.submit(measure, name, seed, arguments)
