@@ -10,7 +10,13 @@ def asc() -> TrainConfig:
         name="asc",
         data=DataConfig(train="split=train", val="split=val", test="split=test"),
         model=ModelChoice.of(
-            "ast-tiny", depth=4, num_heads=6, patch=(128, 3), input_size=(128, 102), pooling="mean"
+            "ast-tiny",
+            depth=4,
+            num_heads=6,
+            patch=(128, 3),
+            input_size=(128, 102),
+            pooling="mean",
+            position_init="sincos",
         ),
         augment=Augmentation(
             mixup=0.2,
