@@ -47,7 +47,7 @@ SOURCES = {
         licence="cc-by-4.0",
         commands=(
             "melastic data prepare asc --root ASC --out asc.csv",
-            "melastic train asc --data.manifest asc.csv --out runs/asc",
+            "melastic train asc --data.manifest asc.csv --optim.epochs 15 --out runs/asc",
         ),
     ),
     "sounds-10": Source(
