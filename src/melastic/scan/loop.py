@@ -1,4 +1,4 @@
-"""The selective scan as its definition says it: one step after the other. The oracle of the rest."""
+"""The selective scan as its definition says it, one step after the other: the oracle of the rest."""
 
 import torch
 from jaxtyping import Float

@@ -1,5 +1,6 @@
 """What a selective scan works on, the same for every kernel."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -65,7 +66,7 @@ def clips_of(operands: Operands) -> list[tuple[int, slice]]:
     if operands.cu_seqlens is None:
         return [(row, slice(0, length)) for row in range(batch)]
     ends = operands.cu_seqlens.tolist()
-    return [(0, slice(*pair)) for pair in zip(ends, ends[1:], strict=False)]
+    return [(0, slice(*pair)) for pair in pairwise(ends)]
 
 
 def working_dtype(operands: Operands) -> torch.dtype:
