@@ -69,9 +69,12 @@ def test_a_share_of_the_tokens_is_kept_each_once(tokens, share, step):
     assert sorted(chosen) == list(chosen)
 
 
-def test_drawn_views_come_in_evenly_over_the_epochs_of_the_ramp():
-    curriculum = Curriculum(View(), replace(ALL, ramp_epochs=4, keep=(0.5, 0.5)), 0)
-    for epoch, share in enumerate((0.0, 0.25, 0.5, 0.75, 1.0, 1.0)):
+@pytest.mark.parametrize("most", [1.0, 0.6])
+def test_drawn_views_come_in_evenly_over_the_epochs_of_the_ramp_up_to_their_share(most):
+    draws = replace(ALL, ramp_epochs=4, keep=(0.5, 0.5), share=most)
+    curriculum = Curriculum(View(), draws, 0)
+    for epoch, part in enumerate((0.0, 0.25, 0.5, 0.75, 1.0, 1.0)):
+        share = part * most
         draws = range(2000)
         patches = sum(curriculum.patch(epoch, step) is not None for step in draws)
         views = sum(curriculum.clip(epoch, index) != View() for index in draws)
@@ -172,6 +175,7 @@ def test_a_run_without_draws_computes_each_step_at_once(tones, tmp_path, pooling
         ({"hops_ms": (10.0, -1.0)}, "positive number of milliseconds"),
         ({"seconds": (2.0, 1.0)}, "shortest and a longest"),
         ({"keep": (0.0, 1.0)}, "smallest and a largest share"),
+        ({"share": 0.0}, r"draws.share is in \(0, 1\]"),
     ],
 )
 def test_draws_that_mean_nothing_are_refused(draws, message):

@@ -41,12 +41,17 @@ class Draws:
     """Smallest and largest share of a clip's tokens that is kept."""
     ramp_epochs: int = 0
     """Epochs over which drawn views come in: at first every view is the run's own, and the share of
-    drawn ones rises evenly to all."""
+    drawn ones rises evenly to ``share``."""
+    share: float = 1.0
+    """Share of steps (for patch sizes), of clips (for frame shift, pooling and length together) and
+    of clips (for tokens kept) for which views are drawn; the others have the run's own."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
         if self.ramp_epochs < 0:
             raise InputError(f"draws.ramp_epochs is at least 0, got {self.ramp_epochs}")
+        if not 0 < self.share <= 1:
+            raise InputError(f"draws.share is in (0, 1], got {self.share}; try 0.7")
         for patch in self.patches:
             freq_time(patch)
         for hop_ms in self.hops_ms:
@@ -121,8 +126,10 @@ class Curriculum:
 
     def _comes_in(self, epoch: int, draw: torch.Generator) -> bool:
         """Whether a view is drawn rather than the run's own."""
-        ramp = self.draws.ramp_epochs
-        return epoch >= ramp or uniform(0, 1, draw) < epoch / ramp
+        ramp, share = self.draws.ramp_epochs, self.draws.share
+        if epoch < ramp:
+            share *= epoch / ramp
+        return share == 1 or uniform(0, 1, draw) < share
 
 
 def _one_of(values: tuple[T, ...], draw: torch.Generator) -> T:
