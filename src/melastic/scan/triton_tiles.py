@@ -1,0 +1,304 @@
+"""What the Triton kernels share: clips, tiles, and a recurrence over the rows of a tile.
+
+A program is one warp and works on a tile of (step, group, state, lane), channel ``group * lanes +
+lane``: 8 lanes along the channels and 4 along the states, so that sums over states and over channels
+cross few lanes and all steps of a state lie in one. Steps outside the clip have step size 0 and input
+0 and leave the state as it is.
+"""
+
+from typing import Any, NamedTuple, no_type_check
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from melastic.errors import InputError
+from melastic.scan.operands import Operands
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LANES = 8
+"""Channels side by side in a warp; the other 4 lie along the states."""
+
+
+class View(NamedTuple):
+    """A channels-last tensor of any strides, as a kernel takes it."""
+
+    data: Tensor
+    row: int
+    """From one row of the batch to the next, as all of these in elements."""
+    step: int
+    channel: int
+
+
+def view(x: Tensor | None) -> View | None:
+    """Strides beside the tensor; None stays None.
+
+    Args:
+        x: batch, length, channels.
+    """
+    return None if x is None else View(x, *x.stride())
+
+
+def small(x: Tensor | None) -> Tensor | None:
+    """A parameter as the kernels read it: float32, contiguous.
+
+    Args:
+        x: of any shape; None stays None.
+    """
+    return None if x is None else x.to(torch.float32).contiguous()
+
+
+def clip_count(x: Tensor, cu_seqlens: Tensor | None) -> int:
+    """How many clips there are.
+
+    Args:
+        x: batch, length, channels.
+        cu_seqlens: where each begins; None: one in each row.
+    """
+    return x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+
+
+class Inputs(NamedTuple):
+    """Operands as the kernels take them."""
+
+    u: View
+    delta: View
+    B: View
+    C: View
+    z: View | None
+    A: Tensor
+    """Of each direction: (directions, dim, state)."""
+    D: Tensor | None
+    """Of all directions together."""
+    bias: Tensor | None
+    clips: Tensor | None
+    length: int
+    dim: int
+    state: int
+
+
+class Tile(NamedTuple):
+    """Shape of a tile; all but N are free, and change nothing but the speed."""
+
+    T: int
+    """Steps."""
+    K: int
+    """Groups of channels: each lane has one channel of each group."""
+    N: int
+    """States, padded to a power of two."""
+    E: int
+    """Channels of a group."""
+
+
+def tile_of(operands: Operands, registers: int) -> Tile:
+    """A tile of which each lane holds so many elements.
+
+    Args:
+        operands: of the scan.
+        registers: elements of a lane; a backward pass holds about four times as many.
+    """
+    states = max(32 // LANES, triton.next_power_of_2(operands.A.shape[1]))
+    groups = 1 if operands.u.shape[2] <= LANES or states > 32 else 2
+    steps = registers * 32 // (groups * states * LANES)
+    return Tile(min(16, max(1, steps)), groups, states, LANES)
+
+
+def inputs_of(operands: Operands) -> Inputs:
+    """Strides of the large tensors; the small ones as contiguous float32.
+
+    Args:
+        operands: of the scan.
+
+    Raises:
+        InputError: float64.
+    """
+    if operands.u.dtype == torch.float64:
+        raise InputError("the Triton scan keeps its state in float32, not float64; use the loop")
+    A, back, D = operands.A.to(torch.float32), operands.A_back, small(operands.D)
+    return Inputs(
+        *(view(x) for x in (operands.u, operands.delta, operands.B, operands.C, operands.z)),
+        A=A[None].contiguous() if back is None else torch.stack([A, back.to(torch.float32)]),
+        D=D if D is None or back is None else 2 * D,
+        bias=small(operands.delta_bias),
+        clips=operands.cu_seqlens,
+        length=operands.u.shape[1],
+        dim=operands.u.shape[2],
+        state=operands.A.shape[1],
+    )
+
+
+def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, **arguments: Any) -> None:
+    """Run a kernel of one warp a program on the device of its tensors.
+
+    Args:
+        kernel: of this package.
+        grid: programs; none are run where a side is 0.
+        device: of the tensors.
+        **arguments: of the kernel, by name.
+    """
+    if 0 in grid:
+        return
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            kernel[grid](**arguments, num_warps=1)
+    else:
+        kernel[grid](**arguments)
+
+
+@triton.jit
+@no_type_check
+def bounds(clips, clip, length):
+    """Row of a clip, and where in it the clip begins and ends."""
+    index = tl.cast(clip, tl.int64)
+    if clips is None:
+        row = index
+        begin = index * 0
+        end = begin + length
+    else:
+        row = index * 0
+        begin = tl.load(clips + index).to(tl.int64)
+        end = tl.load(clips + index + 1).to(tl.int64)
+    return row, begin, end
+
+
+@triton.jit
+@no_type_check
+def clip_of(clips, slot, count, each, SPAN: tl.constexpr, CLIPS: tl.constexpr):
+    """Clip to which a slot of SPAN steps belongs, and its number within the clip.
+
+    Clip i has the slots from ``begin // SPAN + i`` on: they are at least as many as it needs.
+    """
+    if clips is None:
+        clip = slot // each
+        first = clip * each
+    else:
+        index = tl.arange(0, CLIPS)
+        begins = tl.load(clips + index, mask=index < count, other=0).to(tl.int32)
+        firsts = begins // SPAN + index
+        clip = tl.sum(((firsts <= slot) & (index < count)).to(tl.int32)) - 1
+        first = (tl.load(clips + clip) // SPAN).to(tl.int32) + clip
+    return clip, slot - first
+
+
+@triton.jit
+@no_type_check
+def load(x, row, first, steps, channels, inside):
+    """Elements of a view as float32, 0 outside."""
+    origin = x.data + row * x.row + first * x.step
+    where = steps * x.step + channels * x.channel
+    return tl.load(origin + where, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+@no_type_check
+def store(x, row, first, steps, channels, inside, value):
+    """Write elements of a view in its own format."""
+    origin = x.data + row * x.row + first * x.step
+    where = steps * x.step + channels * x.channel
+    tl.store(origin + where, value.to(x.data.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+@no_type_check
+def softplus(x):
+    """log(1 + exp(x)) to float32 accuracy: log(1 + e) = 2 artanh(e / (2 + e)), as a series."""
+    small = tl.exp(-tl.abs(x))
+    ratio = small / (2.0 + small)
+    square = ratio * ratio
+    series = 1.0 / 15.0
+    series = series * square + 1.0 / 13.0
+    series = series * square + 1.0 / 11.0
+    series = series * square + 1.0 / 9.0
+    series = series * square + 1.0 / 7.0
+    series = series * square + 1.0 / 5.0
+    series = series * square + 1.0 / 3.0
+    series = series * square + 1.0
+    return tl.maximum(x, 0.0) + 2.0 * ratio * series
+
+
+@triton.jit
+@no_type_check
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow."""
+    small = tl.exp(-tl.abs(x))
+    return tl.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+@triton.jit
+@no_type_check
+def row_of(tile, row):
+    """One step of a tile, bit by bit: where all steps lie in one lane it costs nothing."""
+    rows = tl.arange(0, tile.shape[0])[:, None, None, None]
+    bits = tl.where(rows == row, tile.to(tl.int32, bitcast=True), 0)
+    return tl.sum(bits, axis=0).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+@no_type_check
+def entering(decay, drive, state, STEPS: tl.constexpr, BACK: tl.constexpr, ADJOINT: tl.constexpr):
+    """State that enters each step of a tile, and the one that leaves the last.
+
+    ``state = decay * state + drive``; ADJOINT: ``decay * (state + drive)``; BACK: last step first.
+    """
+    rows = tl.arange(0, STEPS)[:, None, None, None]
+    held = tl.zeros_like(decay)
+    for index in tl.static_range(STEPS):
+        row = STEPS - 1 - index if BACK else index
+        held = tl.where(rows == row, state[None], held)
+        if ADJOINT:
+            state = row_of(decay, row) * (state + row_of(drive, row))
+        else:
+            state = row_of(decay, row) * state + row_of(drive, row)
+    return held, state
+
+
+@triton.jit
+@no_type_check
+def channels_of(K: tl.constexpr, E: tl.constexpr):
+    """Channels of this program, (group, lane)."""
+    groups = tl.program_id(0) * K + tl.arange(0, K)
+    return groups[:, None] * E + tl.arange(0, E)[None, :]
+
+
+@triton.jit
+@no_type_check
+def decays_of(x, channels, direction, N: tl.constexpr):
+    """A of the program's channels, (group, state, lane)."""
+    states = tl.arange(0, N)[None, :, None]
+    channel = channels[:, None, :]
+    where = (direction * x.dim + channel) * x.state + states
+    return tl.load(x.A + where, mask=(channel < x.dim) & (states < x.state), other=0.0)
+
+
+@triton.jit
+@no_type_check
+def parameter(data, channels, dim):
+    """A parameter of each channel, (1, group, lane)."""
+    return tl.load(data + channels, mask=channels < dim, other=0.0)[None]
+
+
+@triton.jit
+@no_type_check
+def inputs_at(x, row, first, end, channels, T: tl.constexpr, SOFTPLUS: tl.constexpr):
+    """Input, step size before and after its softplus, and what is inside: (step, group, lane)."""
+    steps = tl.arange(0, T)[:, None, None]
+    inside = (first + steps < end) & (channels < x.dim)[None]
+    u = load(x.u, row, first, steps, channels[None], inside)
+    raw = load(x.delta, row, first, steps, channels[None], inside)
+    if x.bias is not None:
+        raw += parameter(x.bias, channels, x.dim)
+    size = softplus(raw) if SOFTPLUS else raw
+    return u, raw, tl.where(inside, size, 0.0), inside
+
+
+@triton.jit
+@no_type_check
+def vectors(data, row, first, end, state, T: tl.constexpr, N: tl.constexpr):
+    """B or C, (step, 1, state, 1)."""
+    steps = tl.arange(0, T)[:, None]
+    states = tl.arange(0, N)[None, :]
+    inside = (first + steps < end) & (states < state)
+    return load(data, row, first, steps, states, inside)[:, None, :, None]
+
+
