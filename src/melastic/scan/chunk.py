@@ -1,0 +1,234 @@
+"""What the chunked scan works on: blocks of rows and channels, and chunks of their steps.
+
+In the buffers channels come last, for torch's vector loops run along them.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from math import ceil, prod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from melastic.scan.operands import Operands, working_dtype
+
+BLOCK = 24_576
+"""Numbers in the states that are worked on at a time."""
+CHUNK = 2**19
+"""Numbers in all the states of a chunk: a few buffers of them fit in a core's caches."""
+LONGEST = 64
+"""Steps of a chunk, at most."""
+
+
+class Way(NamedTuple):
+    """One direction."""
+
+    A: Float[Tensor, "dim state"]
+    reverse: bool
+
+
+class Block(NamedTuple):
+    """Rows and channels that are worked on together."""
+
+    rows: slice
+    channels: slice
+
+
+class Inputs(NamedTuple):
+    """Operands in the number format of the state: clips of equal length, or one row of all."""
+
+    u: Float[Tensor, "rows length dim"]
+    delta: Float[Tensor, "rows length dim"]
+    """Step size, after bias and softplus."""
+    drive: Float[Tensor, "rows length dim"]
+    """What B carries into the state: delta u."""
+    B: Float[Tensor, "rows length state"]
+    C: Float[Tensor, "rows length state"]
+    ways: list[Way]
+    clips: list[tuple[int, int]]
+    """First and last step of each clip of a row."""
+
+    def blocks(self) -> Iterator[Block]:
+        """Parts whose states are about ``BLOCK`` numbers."""
+        rows, _, dim = self.u.shape
+        state = self.B.shape[2]
+        channels = ceil(dim / ceil(dim * state / BLOCK))
+        together = max(1, BLOCK // (channels * state))
+        for row in range(0, rows, together):
+            for channel in range(0, dim, channels):
+                yield Block(slice(row, row + together), slice(channel, channel + channels))
+
+    def chunks(self, way: Way) -> list[slice]:
+        """Stretches of steps, in the order of the scan."""
+        rows, length, dim = self.u.shape
+        count = min(LONGEST, CHUNK // min(BLOCK, max(1, rows * dim * self.B.shape[2])))
+        chunks = [slice(t, min(t + count, length)) for t in range(0, length, count)]
+        return chunks[::-1] if way.reverse else chunks
+
+    def before(self, block: Block) -> Float[Tensor, "rows state channels"]:
+        """The state before the first step."""
+        rows, dim = self.u[block.rows, 0, block.channels].shape
+        return self.u.new_zeros(rows, self.B.shape[2], dim)
+
+    def buffers(self, many: int) -> list[Float[Tensor, " numbers"]]:
+        """Room for the states of any chunk, ``many`` times."""
+        room = max(CHUNK, LONGEST * self.B.shape[2])
+        return list(self.u.new_empty(many, min(room, self.u.numel() * self.B.shape[2])))
+
+
+def inputs_of(operands: Operands) -> Inputs:
+    """Operands as the loops take them, contiguous.
+
+    Args:
+        operands: of a scan.
+    """
+    dtype, (batch, length) = working_dtype(operands), operands.u.shape[:2]
+    ends = [0, length] if operands.cu_seqlens is None else operands.cu_seqlens.tolist()
+    clips = [(start, end - 1) for start, end in pairwise(ends) if start < end]
+    rows = batch
+    if len({last - first for first, last in clips}) == 1:  # equal lengths are a dense batch
+        rows, clips = batch * len(clips), clips[:1]
+
+    def prepared(x: Tensor) -> Tensor:
+        return x.to(dtype).contiguous().view(rows, batch * length // max(rows, 1), x.shape[2])
+
+    u, delta = prepared(operands.u), step_size(operands)
+    delta = prepared(functional.softplus(delta) if operands.delta_softplus else delta)
+    ways = [Way(operands.A.to(dtype), operands.reverse)]
+    if operands.A_back is not None:
+        ways.append(Way(operands.A_back.to(dtype), not operands.reverse))
+    return Inputs(u, delta, delta * u, prepared(operands.B), prepared(operands.C), ways, clips)
+
+
+def step_size(operands: Operands) -> Float[Tensor, "batch length dim"]:
+    """Step size before softplus.
+
+    Args:
+        operands: of a scan.
+    """
+    delta = operands.delta.to(working_dtype(operands))
+    return delta if operands.delta_bias is None else delta + operands.delta_bias.to(delta.dtype)
+
+
+class Chunk:
+    """A stretch of steps of one block: its part of the inputs, and what is computed of them."""
+
+    def __init__(self, inputs: Inputs, way: Way, block: Block, steps: slice) -> None:
+        """Cut it out.
+
+        Args:
+            inputs: of the scan.
+            way: direction.
+            block: rows and channels.
+            steps: the stretch.
+        """
+        self.narrow, self.wide = (block.rows, steps), (block.rows, steps, block.channels)
+        self.delta, self.drive = inputs.delta[self.wide], inputs.drive[self.wide]
+        self.B, self.C = inputs.B[self.narrow], inputs.C[self.narrow]
+        count = steps.stop - steps.start
+        self.order = range(count - 1, -1, -1) if way.reverse else range(count)
+        firsts = {clip[way.reverse] - steps.start for clip in inputs.clips}
+        self.firsts = firsts.intersection(self.order)
+
+    def within(
+        self, buffers: list[Float[Tensor, " numbers"]]
+    ) -> list[Float[Tensor, "rows steps state channels"]]:
+        """The part of each buffer that its states fill."""
+        rows, count, dim = self.delta.shape
+        shape = (rows, count, self.B.shape[2], dim)
+        return [buffer[: prod(shape)].view(shape) for buffer in buffers]
+
+    def decays(
+        self,
+        rates: Float[Tensor, "state channels"],
+        out: Float[Tensor, "rows steps state channels"],
+    ) -> None:
+        """Decay of each state at each step; ``rates`` are A in units of log 2."""
+        torch.mul(self.delta[:, :, None], rates, out=out).exp2_()
+
+    def states(
+        self,
+        decays: Float[Tensor, "rows steps state channels"],
+        before: Float[Tensor, "rows state channels"],
+        out: Float[Tensor, "rows steps state channels"],
+    ) -> Float[Tensor, "rows state channels"]:
+        """State after each step, from the one before all; gives a view of the last."""
+        torch.mul(self.drive[:, :, None], self.B[..., None], out=out)
+        decay, state = decays.unbind(1), out.unbind(1)
+        for t in self.order:
+            if t not in self.firsts:
+                state[t].addcmul_(decay[t], before)
+            before = state[t]
+        return before
+
+    def adjoints(
+        self,
+        dy: Float[Tensor, "rows steps channels"],
+        decays: Float[Tensor, "rows steps state channels"],
+        after: Float[Tensor, "rows state channels"],
+        out: Float[Tensor, "rows steps state channels"],
+    ) -> None:
+        """Gradient of the state after each step; ``after`` is what later chunks add to the last."""
+        torch.mul(dy[:, :, None], self.C[..., None], out=out)
+        decay, adjoint = decays.unbind(1), out.unbind(1)
+        adjoint[self.order[-1]].add_(after)
+        for following, t in pairwise(reversed(self.order)):
+            if following not in self.firsts:
+                adjoint[t].addcmul_(decay[following], adjoint[following])
+
+    def exponents(
+        self,
+        decays: Float[Tensor, "rows steps state channels"],
+        adjoints: Float[Tensor, "rows steps state channels"],
+        states: Float[Tensor, "rows steps state channels"],
+        before: Float[Tensor, "rows state channels"],
+    ) -> Float[Tensor, "rows state channels"]:
+        """Make gradients of the decays' exponents of them; gives what earlier chunks get."""
+        first = self.order[0]
+        decays.mul_(adjoints)
+        gets = torch.zeros_like(before) if first in self.firsts else decays[:, first].clone()
+        decays[:, first].mul_(before)
+        if first == 0:
+            decays[:, 1:].mul_(states[:, :-1])
+        else:
+            decays[:, :-1].mul_(states[:, 1:])
+        for t in self.firsts:
+            decays[:, t].zero_()
+        return gets
+
+
+def across_states(
+    weights: Float[Tensor, "rows steps state"],
+    states: Float[Tensor, "rows steps state channels"],
+) -> Float[Tensor, "rows steps channels"]:
+    """Sum over the numbers of a state.
+
+    Args:
+        weights: of each number.
+        states: summed.
+    """
+    return _product(weights, states)
+
+
+def across_channels(
+    values: Float[Tensor, "rows steps channels"],
+    states: Float[Tensor, "rows steps state channels"],
+) -> Float[Tensor, "rows steps state"]:
+    """Sum over channels.
+
+    Args:
+        values: of each channel.
+        states: summed.
+    """
+    return _product(values, states.transpose(2, 3))
+
+
+def _product(vectors: Tensor, matrices: Tensor) -> Tensor:
+    """Each vector times its matrix; ``out=`` keeps autocast away."""
+    rows, steps, _, width = matrices.shape
+    out = vectors.new_empty(rows * steps, 1, width)
+    torch.bmm(vectors.reshape(rows * steps, 1, -1), matrices.flatten(0, 1), out=out)
+    return out.view(rows, steps, width)

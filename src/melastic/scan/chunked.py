@@ -1,0 +1,207 @@
+"""The selective scan in plain torch, a chunk of steps at a time: needs no compiler.
+
+A chunk's decays are one exponential over a buffer that stays in the cache, each step is one
+multiply-add in place, and a chunk's outputs are one small product. The backward pass is written by
+hand and works chunk by chunk from the end: it keeps the state before each chunk and computes those
+in between once more. Clips of different lengths are one row in which states begin anew.
+"""
+
+from math import log
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from melastic.scan.chunk import (
+    Block,
+    Chunk,
+    Inputs,
+    Way,
+    across_channels,
+    across_states,
+    inputs_of,
+    step_size,
+)
+from melastic.scan.operands import Gradients, Operands
+
+TENSORS = Operands._fields.index("cu_seqlens") + 1
+"""Operands that are tensors or None; the others are flags."""
+
+
+def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
+    """Run the scan; its gradients are those of :func:`backward`.
+
+    Args:
+        operands: inputs.
+    """
+    return _Scan.apply(*operands)  # type: ignore[no-untyped-call]
+
+
+def forward(operands: Operands) -> Float[Tensor, "batch length dim"]:
+    """Output of the scan, in u's number format.
+
+    Args:
+        operands: inputs.
+    """
+    return _forward(operands, keep=False)[0]
+
+
+@torch.no_grad()
+def backward(
+    dy: Float[Tensor, "batch length dim"], operands: Operands, kept: list[Tensor] | None = None
+) -> Gradients:
+    """Gradients of the scan's inputs, each in its input's number format.
+
+    Args:
+        dy: gradient of the output.
+        operands: inputs.
+        kept: states before each chunk, for each direction; None: they are computed once more.
+    """
+    kept = kept or _forward(operands, keep=True)[1]
+    inputs = inputs_of(operands)
+    dtype, shape, u = inputs.u.dtype, inputs.u.shape, inputs.u
+    dy, read, dz, dD = dy.to(dtype).reshape(shape), None, None, None
+    if operands.z is not None:
+        z, dy_gated = operands.z.to(dtype).reshape(shape), dy
+        read, dy = _past_the_state(operands, inputs), dy * functional.silu(z)
+    drive, delta, dB, dC = (torch.zeros_like(x) for x in (u, u, inputs.B, inputs.C))
+    sums = _Sums(drive, delta, dB, dC, read)
+    dA = [_backward_way(inputs, *each, dy, sums) for each in zip(inputs.ways, kept, strict=True)]
+    if read is not None:
+        dz = torch.ops.aten.silu_backward(dy_gated * read, z)
+    du, ddelta = drive * inputs.delta, delta.addcmul_(drive, u)
+    if operands.D is not None:
+        du.addcmul_(dy, operands.D.to(dtype), value=len(dA))
+        dD = len(dA) * (dy * u).sum((0, 1))
+    if operands.delta_softplus:
+        before = step_size(operands).reshape(shape)
+        ddelta = torch.ops.aten.softplus_backward(ddelta, before, 1, 20)
+    dbias, dA_back = ddelta.sum((0, 1)), dA[1] if len(dA) > 1 else None
+    found = (du, ddelta, dA[0], dB, dC, dD, dz, dbias, dA_back)
+    return Gradients(*map(_like, found, operands))
+
+
+def _like(gradient: Tensor | None, operand: Any) -> Any:
+    """A gradient in its operand's shape and number format; None where there is no operand."""
+    if gradient is None or operand is None:
+        return None
+    return gradient.reshape(operand.shape).to(operand.dtype)
+
+
+class _Scan(torch.autograd.Function):
+    """Ties the two passes."""
+
+    @staticmethod
+    def forward(ctx: Any, *values: Any) -> Tensor:
+        y, kept = _forward(Operands(*values), keep=any(ctx.needs_input_grad))
+        ctx.save_for_backward(*values[:TENSORS], *kept)
+        ctx.flags = values[TENSORS:]
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        values, kept = ctx.saved_tensors[:TENSORS], ctx.saved_tensors[TENSORS:]
+        gradients = backward(dy, Operands(*values, *ctx.flags), list(kept))
+        return *gradients, *[None] * (len(Operands._fields) - len(gradients))
+
+
+@torch.no_grad()
+def _forward(operands: Operands, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
+    """Output; and the states before each chunk of each direction, if they are to be kept."""
+    inputs = inputs_of(operands)
+    y, kept = _past_the_state(operands, inputs), []
+    for way in inputs.ways:
+        chunks = len(inputs.chunks(way)) if keep else 0
+        states = y.new_empty(chunks, len(y), way.A.shape[1], y.shape[2])
+        for block in inputs.blocks():
+            _forward_block(inputs, way, block, y, states)
+        kept.append(states)
+    y = y.view(operands.u.shape)
+    if operands.z is not None:
+        y.mul_(functional.silu(operands.z.to(y.dtype)))
+    return y.to(operands.u.dtype), kept if keep else []
+
+
+def _past_the_state(operands: Operands, inputs: Inputs) -> Float[Tensor, "rows length dim"]:
+    """What of u reaches the output directly, once for each direction."""
+    if operands.D is None:
+        return torch.zeros_like(inputs.u)
+    return inputs.u * (len(inputs.ways) * operands.D.to(inputs.u.dtype))
+
+
+def _forward_block(
+    inputs: Inputs,
+    way: Way,
+    block: Block,
+    y: Float[Tensor, "rows length dim"],
+    kept: Float[Tensor, "chunks rows state dim"],
+) -> None:
+    """Add what is read off the states to ``y``."""
+    A, before = way.A[block.channels].T.contiguous(), inputs.before(block)
+    rates, buffers = A / log(2), inputs.buffers(2)
+    for index, steps in enumerate(inputs.chunks(way)):
+        chunk = Chunk(inputs, way, block, steps)
+        decays, states = chunk.within(buffers)
+        if len(kept):
+            kept[index, block.rows, :, block.channels] = before
+        chunk.decays(rates, decays)
+        before = chunk.states(decays, before, states).clone()
+        y[chunk.wide] += across_states(chunk.C, states)
+
+
+class _Sums(NamedTuple):
+    """Gradients that every direction and block adds to."""
+
+    drive: Float[Tensor, "rows length dim"]
+    delta: Float[Tensor, "rows length dim"]
+    """By way of the decays only."""
+    B: Float[Tensor, "rows length state"]
+    C: Float[Tensor, "rows length state"]
+    read: Float[Tensor, "rows length dim"] | None
+    """Not a gradient: the output before its gate, where there is a gate."""
+
+
+def _backward_way(
+    inputs: Inputs,
+    way: Way,
+    kept: Float[Tensor, "chunks rows state dim"],
+    dy: Float[Tensor, "rows length dim"],
+    sums: _Sums,
+) -> Float[Tensor, "dim state"]:
+    """Add one direction's share to ``sums``; gives the gradient of its A."""
+    dA = torch.zeros_like(way.A)
+    for block in inputs.blocks():
+        dA[block.channels] += _backward_block(inputs, way, block, kept, dy, sums).T
+    return dA
+
+
+def _backward_block(
+    inputs: Inputs,
+    way: Way,
+    block: Block,
+    kept: Float[Tensor, "chunks rows state dim"],
+    dy: Float[Tensor, "rows length dim"],
+    sums: _Sums,
+) -> Float[Tensor, "state channels"]:
+    """Add one block's share to ``sums``; gives the gradient of its part of A."""
+    A, after = way.A[block.channels].T.contiguous(), inputs.before(block)
+    rates, dA, buffers = A / log(2), torch.zeros_like(A), inputs.buffers(3)
+    for index, steps in reversed(list(enumerate(inputs.chunks(way)))):
+        before = kept[index, block.rows, :, block.channels]
+        chunk = Chunk(inputs, way, block, steps)
+        decays, states, adjoints = chunk.within(buffers)
+        chunk.decays(rates, decays)
+        chunk.states(decays, before, states)
+        chunk.adjoints(dy[chunk.wide], decays, after, adjoints)
+        if sums.read is not None:
+            sums.read[chunk.wide] += across_states(chunk.C, states)
+        sums.C[chunk.narrow] += across_channels(dy[chunk.wide], states)
+        sums.B[chunk.narrow] += across_channels(chunk.drive, adjoints)
+        sums.drive[chunk.wide] += across_states(chunk.B, adjoints)
+        after = chunk.exponents(decays, adjoints, states, before)
+        sums.delta[chunk.wide] += torch.mul(decays, A, out=adjoints).sum(2)
+        dA += decays.mul_(chunk.delta[:, :, None]).sum((0, 1))
+    return dA
