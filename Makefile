@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
+KERNELS := setup.py $(wildcard src/melastic/native/*.h src/melastic/native/*.cpp)
+
 .PHONY: demo test bench clean
 
 demo: $(VENV)/.demo
@@ -29,16 +31,16 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt $(KERNELS)
 	@echo "installing melastic (a few minutes on the first run)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.test: $(VENV)/.python pyproject.toml constraints.txt $(KERNELS)
 	@echo "installing melastic and its test tools (a few minutes on the first run)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.bench: $(VENV)/.python pyproject.toml constraints.txt $(KERNELS)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	@touch $@

@@ -1,0 +1,336 @@
+// What Python calls: picks the instruction set, shares tasks out among threads, adds up their sums.
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#elif defined(__APPLE__)
+#include <dispatch/dispatch.h>
+#endif
+
+#include "kernels.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+extern const Kernels melastic_baseline;
+#if defined(__x86_64__)
+extern const Kernels melastic_avx2, melastic_avx512;
+#endif
+
+namespace {
+
+enum { OK = 0, NO_MEMORY = 1, UNKNOWN = 2 };
+
+const char *chosen_name = 0;
+const Kernels *chosen = 0;
+
+bool supported(const char *name) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!strcmp(name, "avx512"))
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    if (!strcmp(name, "avx2"))
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+               __builtin_cpu_supports("f16c");
+    return !strcmp(name, "baseline") && __builtin_cpu_supports("sse4.2");
+#else
+    return !strcmp(name, "baseline");
+#endif
+}
+
+const Kernels *kernels_named(const char *name) {
+#if defined(__x86_64__)
+    if (!strcmp(name, "avx512")) return &melastic_avx512;
+    if (!strcmp(name, "avx2")) return &melastic_avx2;
+#endif
+    return &melastic_baseline;
+}
+
+const char *const BEST_FIRST[] = {"avx512", "avx2", "baseline"};
+
+const Kernels &best() {
+    for (int i = 0; !chosen && i < 3; i++)
+        if (supported(BEST_FIRST[i]))
+            chosen = kernels_named(BEST_FIRST[i]), chosen_name = BEST_FIRST[i];
+    return *chosen;
+}
+
+// Task `first` of `threads` runs on thread 0, and so on; each thread has its own number.
+typedef void (*Work)(void *context, int64_t thread, int64_t threads);
+
+void on_threads(int64_t threads, void *context, Work work) {
+    if (threads <= 1) return work(context, 0, 1);
+#if defined(_OPENMP)
+#pragma omp parallel num_threads((int)threads)
+    work(context, omp_get_thread_num(), omp_get_num_threads());
+#elif defined(__APPLE__)
+    struct Call {
+        void *context;
+        Work work;
+        int64_t threads;
+    } call = {context, work, threads};
+    dispatch_apply_f(threads, dispatch_get_global_queue(QOS_CLASS_USER_INITIATED, 0), &call,
+                     [](void *c, size_t thread) {
+                         Call *call = (Call *)c;
+                         call->work(call->context, (int64_t)thread, call->threads);
+                     });
+#else
+    work(context, 0, 1);
+#endif
+}
+
+int64_t tokens_before(const Clips &clips, int64_t clip) {
+    return clips.bounds ? clips.bounds[clip] - clips.bounds[0] : clip * clips.length;
+}
+
+// Tasks: blocks of channels x groups of neighbouring clips with about as many steps each.
+struct Tasks {
+    const Clips *clips;
+    int64_t dim, lanes, blocks, groups;
+
+    int64_t count() const { return blocks * groups; }
+    int64_t first(int64_t task) const { return task / groups * lanes; }
+    int64_t channels(int64_t task) const {
+        const int64_t left = dim - first(task);
+        return left < lanes ? left : lanes;
+    }
+    // The first clip that begins at or after a group's share of all steps.
+    int64_t clip(int64_t group) const {
+        const int64_t total = tokens_before(*clips, clips->clips);
+        int64_t low = 0, high = clips->clips;
+        while (low < high) {
+            const int64_t middle = (low + high) / 2;
+            if (tokens_before(*clips, middle) * groups < group * total)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        return group == groups ? clips->clips : low;
+    }
+    int64_t from(int64_t task) const { return clip(task % groups); }
+    int64_t to(int64_t task) const { return clip(task % groups + 1); }
+};
+
+const int64_t TASKS_A_THREAD = 4;
+const int64_t WORTH_A_THREAD = 1 << 17;  // multiply-adds
+
+// Channels of a task: as many as fit, where all threads still get tasks.
+int64_t task_channels(int64_t dim, int64_t wide, int64_t lanes, int64_t threads) {
+    while (wide > lanes && (dim + wide - 1) / wide < 2 * threads) wide /= 2;
+    return wide;
+}
+
+Tasks tasks_of(const Clips &clips, int64_t dim, int64_t lanes, int64_t threads) {
+    const int64_t blocks = (dim + lanes - 1) / lanes;
+    int64_t groups = (TASKS_A_THREAD * threads + blocks - 1) / blocks;
+    if (groups > clips.clips) groups = clips.clips;
+    return {&clips, dim, lanes, blocks, groups < 1 ? 1 : groups};
+}
+
+int64_t useful_threads(int64_t asked, const Clips &clips, int64_t work_a_step) {
+    const int64_t most = tokens_before(clips, clips.clips) * work_a_step / WORTH_A_THREAD + 1;
+    return asked < most ? asked : most;
+}
+
+// Working space of a thread. It is kept for the next call, unless it is large: fresh pages cost more
+// than the arithmetic of a short clip.
+class Memory {
+  public:
+    ~Memory() { release(); }
+
+    float *floats(int64_t count) {
+        const size_t bytes = (count * sizeof(float) + 63) / 64 * 64;
+        if (bytes <= size) return data;
+        release();
+        void *memory = 0;
+        if (posix_memalign(&memory, 64, bytes)) return 0;
+        data = (float *)memory, size = bytes;
+        return data;
+    }
+
+    void done() {
+        if (size > KEPT) release();
+    }
+
+  private:
+    static const size_t KEPT = 16 << 20;
+
+    void release() {
+        free(data);
+        data = 0, size = 0;
+    }
+
+    float *data = 0;
+    size_t size = 0;
+};
+
+thread_local Memory working, sums;
+
+float *zeros(int64_t count) {
+    float *at = sums.floats(count);
+    if (at) memset(at, 0, count * sizeof(float));
+    return at;
+}
+
+struct Forward {
+    const ScanArguments *a;
+    const Kernels *k;
+    Tasks tasks;
+    int64_t next;
+    bool failed;
+};
+
+void forward_work(void *context, int64_t, int64_t) {
+    Forward &f = *(Forward *)context;
+    float *memory = working.floats(f.k->forward_floats(*f.a));
+    if (!memory) {
+        f.failed = true;
+        return;
+    }
+    // Whoever is free takes the next task: tasks share no sum, so that the order is of no account.
+    for (;;) {
+        const int64_t task = __atomic_fetch_add(&f.next, 1, __ATOMIC_RELAXED);
+        if (task >= f.tasks.count()) break;
+        f.k->scan_forward(*f.a, memory, f.tasks.first(task), f.tasks.channels(task),
+                          f.tasks.from(task), f.tasks.to(task));
+    }
+    working.done();
+}
+
+// What each thread adds up apart, so that the same threads always give the same sums.
+struct Backward {
+    const ScanArguments *a;
+    const Kernels *k;
+    Tasks tasks;
+    float *sums;  // threads x size
+    int64_t entries, tables, size;
+    bool failed;
+};
+
+ScanSums sums_at(const Backward &b, float *at) {
+    const int64_t dim = b.a->dim;
+    ScanSums s;
+    s.dB = at, s.dC = at + b.entries;
+    s.dA = s.dC + b.entries, s.dA_back = s.dA + b.tables;
+    s.dD = s.dA_back + b.tables, s.dbias = s.dD + dim;
+    return s;
+}
+
+void backward_work(void *context, int64_t thread, int64_t threads) {
+    Backward &b = *(Backward *)context;
+    float *memory = working.floats(b.k->backward_floats(*b.a));
+    if (!memory) {
+        b.failed = true;
+        return;
+    }
+    const ScanSums sums = sums_at(b, b.sums + thread * b.size);
+    const int64_t count = b.tasks.count();
+    for (int64_t task = count * thread / threads; task < count * (thread + 1) / threads; task++)
+        b.k->scan_backward(*b.a, sums, memory, b.tasks.first(task), b.tasks.channels(task),
+                           b.tasks.from(task), b.tasks.to(task));
+    working.done();
+}
+
+void add(float *to, const float *from, int64_t count) {
+    if (!to) return;
+    for (int64_t i = 0; i < count; i++) to[i] += from[i];
+}
+
+struct Convolve {
+    const ConvArguments *a;
+    const Kernels *k;
+    Tasks tasks;
+    float *sums;  // threads x size; none forward
+    int64_t size;
+};
+
+void convolve_work(void *context, int64_t thread, int64_t threads) {
+    Convolve &c = *(Convolve *)context;
+    const int64_t count = c.tasks.count();
+    float *sums = c.sums ? c.sums + thread * c.size : 0;
+    for (int64_t task = count * thread / threads; task < count * (thread + 1) / threads; task++) {
+        const int64_t first = c.tasks.first(task), channels = c.tasks.channels(task);
+        if (sums)
+            c.k->convolve_backward(*c.a, sums, sums + c.a->dim * c.a->width, first, channels,
+                                   c.tasks.from(task), c.tasks.to(task));
+        else
+            c.k->convolve_forward(*c.a, first, channels, c.tasks.from(task), c.tasks.to(task));
+    }
+}
+
+}  // namespace
+
+EXPORT int64_t melastic_abi() { return MELASTIC_ABI; }
+
+// Fingerprint of the sources that it was built of.
+EXPORT const char *melastic_sources() { return MELASTIC_SOURCES; }
+
+EXPORT const char *melastic_instructions() {
+    best();
+    return chosen_name;
+}
+
+EXPORT int64_t melastic_supports(const char *name) { return supported(name); }
+
+EXPORT int64_t melastic_use(const char *name) {
+    if (!supported(name)) return UNKNOWN;
+    chosen = kernels_named(name);
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, BEST_FIRST[i])) chosen_name = BEST_FIRST[i];
+    return OK;
+}
+
+EXPORT int64_t melastic_scan_forward(const ScanArguments *a) {
+    const Kernels &k = best();
+    const int64_t threads = useful_threads(a->threads, a->clips, a->dim * a->state);
+    Forward f = {a, &k, tasks_of(a->clips, a->dim, task_channels(a->dim, k.wide, k.lanes, threads), threads),
+                 0, false};
+    on_threads(threads, &f, forward_work);
+    return f.failed ? NO_MEMORY : OK;
+}
+
+EXPORT int64_t melastic_scan_backward(const ScanArguments *a) {
+    const Kernels &k = best();
+    const int64_t threads = useful_threads(a->threads, a->clips, a->dim * a->state);
+    const int64_t channels = task_channels(a->dim, k.wide, k.lanes, threads);
+    Backward b = {a, &k, tasks_of(a->clips, a->dim, channels, threads), 0, 0, 0, 0, false};
+    b.entries = a->clips.rows * a->clips.length * a->state;
+    b.tables = a->dim * a->state;
+    b.size = (2 * b.entries + 2 * b.tables + 2 * a->dim + 15) / 16 * 16;
+    b.sums = zeros(threads * b.size);
+    if (!b.sums) return NO_MEMORY;
+    on_threads(threads, &b, backward_work);
+    for (int64_t thread = 0; thread < threads; thread++) {
+        const ScanSums s = sums_at(b, b.sums + thread * b.size);
+        add(a->dB, s.dB, b.entries), add(a->dC, s.dC, b.entries);
+        add(a->dA, s.dA, b.tables), add(a->dA_back, s.dA_back, b.tables);
+        add(a->dD, s.dD, a->dim), add(a->dbias, s.dbias, a->dim);
+    }
+    sums.done();
+    return b.failed ? NO_MEMORY : OK;
+}
+
+EXPORT int64_t melastic_convolve_forward(const ConvArguments *a) {
+    const Kernels &k = best();
+    const int64_t threads = useful_threads(a->threads, a->clips, a->dim * 8);
+    Convolve c = {a, &k, tasks_of(a->clips, a->dim, k.lanes, threads), 0, 0};
+    on_threads(threads, &c, convolve_work);
+    return OK;
+}
+
+EXPORT int64_t melastic_convolve_backward(const ConvArguments *a) {
+    const Kernels &k = best();
+    const int64_t threads = useful_threads(a->threads, a->clips, a->dim * 16);
+    const int64_t size = (a->dim * (a->width + 1) + 15) / 16 * 16;
+    float *parts = zeros(threads * size);
+    if (!parts) return NO_MEMORY;
+    Convolve c = {a, &k, tasks_of(a->clips, a->dim, k.lanes, threads), parts, size};
+    on_threads(threads, &c, convolve_work);
+    for (int64_t thread = 0; thread < threads; thread++) {
+        add(a->dweight, parts + thread * size, a->dim * a->width);
+        add(a->dbias, parts + thread * size + a->dim * a->width, a->dim);
+    }
+    sums.done();
+    return OK;
+}

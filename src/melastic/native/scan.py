@@ -1,0 +1,218 @@
+"""The selective scan and the convolution in front of it, by the compiled kernels."""
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from melastic.native.library import Clips, ConvArguments, ScanArguments, View, kernels
+from melastic.scan.operands import Gradients, Operands
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""Number formats of the kernels, by their number in ``abi.h``."""
+WIDEST = 8
+"""Taps of a convolution at most."""
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the kernels are there and take a tensor.
+
+    Args:
+        x: an input of a scan or a convolution.
+    """
+    return x.device.type == "cpu" and x.dtype in DTYPES and kernels().library is not None
+
+
+def forward(
+    operands: Operands,
+    *,
+    state_in: Float[Tensor, "clips dim state"] | None = None,
+    state_out: Float[Tensor, "clips dim state"] | None = None,
+) -> Float[Tensor, "batch length dim"]:
+    """Output of a scan; arguments as :class:`Operands` says.
+
+    Args:
+        operands: inputs, on the CPU.
+        state_in: state in front of each clip; None: zero. One way only.
+        state_out: the state behind each clip is written here (float32, contiguous).
+    """
+    y = torch.empty_like(operands.u)
+    held: list[Tensor] = []
+    arguments = _arguments(operands, held)
+    arguments.y = _view(y)
+    arguments.state_in = _table(state_in, held)
+    arguments.state_out = None if state_out is None else state_out.data_ptr()
+    _call("melastic_scan_forward", arguments)
+    return y
+
+
+def backward(dy: Float[Tensor, "batch length dim"], operands: Operands) -> Gradients:
+    """Gradients of a scan's inputs.
+
+    Args:
+        dy: gradient of the output.
+        operands: inputs, on the CPU.
+    """
+    held: list[Tensor] = [dy]
+    arguments = _arguments(operands, held)
+    u, z = operands.u, operands.z
+    dim, state = operands.A.shape
+    du, ddelta = torch.empty_like(u), torch.empty_like(operands.delta)
+    dz = None if z is None else torch.empty_like(z)
+    dB, dC = (torch.zeros(*u.shape[:2], state) for _ in range(2))  # contiguous, as summed
+    dA, dA_back = (torch.zeros(dim, state) for _ in range(2))
+    dD, dbias = (torch.zeros(dim) for _ in range(2))
+    for name, value in (("y", dy), ("du", du), ("ddelta", ddelta), ("dz", dz)):
+        if value is not None:
+            setattr(arguments, name, _view(value))
+    sums = {"dB": dB, "dC": dC, "dA": dA, "dA_back": dA_back, "dD": dD, "dbias": dbias}
+    for name, value in sums.items():
+        setattr(arguments, name, value.data_ptr())
+    _call("melastic_scan_backward", arguments)
+    given = (operands.D, operands.delta_bias, operands.A_back)
+    dD, dbias, dA_back = (
+        None if x is None else grad.to(x.dtype)
+        for x, grad in zip(given, (dD, dbias, dA_back), strict=True)
+    )
+    return Gradients(
+        du,
+        ddelta,
+        dA.to(operands.A.dtype),
+        dB.to(operands.B.dtype),
+        dC.to(operands.C.dtype),
+        dD,
+        dz,
+        dbias,
+        dA_back,
+    )
+
+
+def convolve(
+    x: Float[Tensor, "batch length dim"],
+    weight: Float[Tensor, "dim width"],
+    bias: Float[Tensor, " dim"],
+    cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
+    reverse: bool,
+) -> Float[Tensor, "batch length dim"]:
+    """Causal depthwise convolution and SiLU, within each clip.
+
+    Args:
+        x: input, on the CPU.
+        weight: taps of each channel, the last one of the present step.
+        bias: of each channel.
+        cu_seqlens: where clips begin and end; None: each row is one clip.
+        reverse: whether the taps reach into the future.
+    """
+    y = torch.empty_like(x)
+    held: list[Tensor] = []
+    arguments = _conv_arguments(x, weight, bias, cu_seqlens, reverse, held)
+    arguments.y = _view(y)
+    _call("melastic_convolve_forward", arguments)
+    return y
+
+
+def convolve_backward(
+    dy: Float[Tensor, "batch length dim"],
+    x: Float[Tensor, "batch length dim"],
+    weight: Float[Tensor, "dim width"],
+    bias: Float[Tensor, " dim"],
+    cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
+    reverse: bool,
+) -> tuple[
+    Float[Tensor, "batch length dim"], Float[Tensor, "dim width"], Float[Tensor, " dim"]
+]:
+    """Gradients of input, taps and bias.
+
+    Args:
+        dy: gradient of the output.
+        x: input, on the CPU.
+        weight: taps of each channel.
+        bias: of each channel.
+        cu_seqlens: where clips begin and end; None: each row is one clip.
+        reverse: whether the taps reach into the future.
+    """
+    held: list[Tensor] = []
+    arguments = _conv_arguments(x, weight, bias, cu_seqlens, reverse, held)
+    dx = torch.empty_like(x)
+    dweight, dbias = torch.zeros(weight.shape), torch.zeros(bias.shape)
+    arguments.y, arguments.dx = _view(dy), _view(dx)
+    arguments.dweight, arguments.dbias = dweight.data_ptr(), dbias.data_ptr()
+    _call("melastic_convolve_backward", arguments)
+    return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
+
+
+def _call(name: str, arguments: ctypes.Structure) -> None:
+    """Run a kernel.
+
+    Raises:
+        MemoryError: if there is none left.
+    """
+    library = kernels().library
+    call: Callable[..., int] = getattr(library, name)
+    if call(ctypes.byref(arguments)):
+        raise MemoryError(f"{name}: no memory for its working space; use shorter clips")
+
+
+def _arguments(operands: Operands, held: list[Tensor]) -> ScanArguments:
+    """What forward and backward share.
+
+    Args:
+        operands: inputs.
+        held: tensors that must live until the kernel is done are put here.
+    """
+    arguments = ScanArguments()
+    arguments.clips = _clips(operands.u, operands.cu_seqlens, held)
+    arguments.dim, arguments.state = operands.A.shape
+    for name in ("u", "delta", "B", "C", "z"):
+        value = getattr(operands, name)
+        if value is not None:
+            setattr(arguments, name, _view(value))
+    arguments.A = _table(operands.A, held)
+    arguments.A_back = _table(operands.A_back, held)
+    arguments.D = _table(operands.D, held)
+    arguments.bias = _table(operands.delta_bias, held)
+    arguments.softplus, arguments.reverse = operands.delta_softplus, operands.reverse
+    arguments.threads = torch.get_num_threads()
+    return arguments
+
+
+def _conv_arguments(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    cu_seqlens: Tensor | None,
+    reverse: bool,
+    held: list[Tensor],
+) -> ConvArguments:
+    """What both ways of the convolution share."""
+    arguments = ConvArguments()
+    arguments.clips = _clips(x, cu_seqlens, held)
+    arguments.dim, arguments.width = weight.shape
+    arguments.reverse, arguments.threads = reverse, torch.get_num_threads()
+    arguments.x = _view(x)
+    arguments.weight, arguments.bias = _table(weight, held), _table(bias, held)
+    return arguments
+
+
+def _clips(x: Tensor, cu_seqlens: Tensor | None, held: list[Tensor]) -> Clips:
+    """Which stretches of a tensor are clips."""
+    rows, length = x.shape[:2]
+    if cu_seqlens is None:
+        return Clips(rows, length, rows, None)
+    held.append(cu_seqlens.to("cpu", torch.int32).contiguous())
+    return Clips(rows, length, len(cu_seqlens) - 1, held[-1].data_ptr())
+
+
+def _view(x: Tensor) -> View:
+    """A tensor as the kernels see it; nothing is copied."""
+    return View(x.data_ptr(), *x.stride(), DTYPES[x.dtype])
+
+
+def _table(x: Tensor | None, held: list[Tensor]) -> int | None:
+    """Address of a small contiguous float32 copy."""
+    if x is None:
+        return None
+    held.append(x.detach().to(torch.float32).contiguous())
+    return held[-1].data_ptr()

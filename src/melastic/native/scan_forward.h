@@ -1,0 +1,224 @@
+// The selective scan: LANES channels at once, a few states at a time, time in chunks.
+#pragma once
+#include "tiles.h"
+
+namespace {
+
+const int CHUNK = 64;
+const int FEW = 4;  // states are padded to a multiple of this
+#if defined(__AVX512F__)
+const int MANY = 16;  // states whose decays are computed side by side
+#else
+const int MANY = 4;
+#endif
+
+// What the next chunk reads and writes, one address a step for each view, fetched while computing:
+// steps lie pages apart, beyond the reach of the processor's own guesses.
+const int FETCHED = 4;
+struct Ahead {
+    const char *at[FETCHED];
+    int64_t stride[FETCHED];  // bytes
+};
+
+INLINE void fetch_nothing(Ahead &ahead, const void *anything) {
+    for (int i = 0; i < FETCHED; i++) ahead.at[i] = (const char *)anything, ahead.stride[i] = 0;
+}
+
+INLINE void fetch_view(Ahead &ahead, int i, const View &view, int64_t row, int64_t step,
+                       int64_t channel) {
+    if (!view.data || view.channel != 1) return;
+    const int64_t size = view.dtype == FLOAT32 ? 4 : 2;
+    ahead.at[i] = (const char *)view.data + (row * view.row + step * view.step + channel) * size;
+    ahead.stride[i] = view.step * size;
+}
+
+// Advance N states through a chunk and add what is read off them to y.
+template <int N>
+INLINE void advance(const float *A, float *h, const float *dt, const float *x, const float *B,
+                    const float *C, int64_t padded, float *y, int64_t steps, bool back,
+                    const Ahead &ahead) {
+    Lanes state[N], decay[N];
+    for (int n = 0; n < N; n++) state[n] = load(h + n * LANES), decay[n] = load(A + n * LANES);
+    const int64_t turn = back ? -1 : 1;
+    int64_t i = back ? steps - 1 : 0;
+    for (int64_t k = 0; k < steps; k++, i += turn) {
+        const Lanes d = load(dt + i * LANES), in = load(x + i * LANES);
+        const float *b = B + i * padded, *c = C + i * padded;
+        Lanes out = load(y + i * LANES);
+#pragma GCC unroll 4
+        for (int v = 0; v < FETCHED; v++) __builtin_prefetch(ahead.at[v] + i * ahead.stride[v]);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; n++) {
+            state[n] = exp2_of(d * decay[n]) * state[n] + in * b[n];
+            out += state[n] * c[n];
+        }
+        store(y + i * LANES, out);
+    }
+    for (int n = 0; n < N; n++) store(h + n * LANES, state[n]);
+}
+
+// Where a task keeps its numbers. A row has LANES floats; each vector of channels has its own rows,
+// those of a table `padded` and those of steps `kept` rows apart.
+struct ForwardScratch {
+    int64_t padded, kept;
+    float *A, *A_back, *h;      // rows: padded states
+    float *dt, *u, *y, *gate;   // rows: steps of a chunk, or of the longest clip where both ways
+    float *x;                   // rows: steps of a chunk, of one vector
+    float *B, *C;               // CHUNK x padded
+};
+
+static int64_t forward_layout(const ScanArguments &a, ForwardScratch *s, float *at) {
+    ForwardScratch unused;
+    if (!s) s = &unused;
+    s->padded = rounded_up(a.state, FEW);
+    s->kept = a.A_back ? rounded_up(longest_clip(a.clips), CHUNK) : CHUNK;
+    const int64_t table = SUBS * s->padded, steps = SUBS * s->kept;
+    float **rows[] = {&s->A, &s->A_back, &s->h, &s->dt, &s->u, &s->y, &s->gate, &s->x};
+    const int64_t counts[] = {table, table, table, steps, steps, steps, SUBS * CHUNK, CHUNK};
+    int64_t floats = 0;
+    for (int i = 0; i < 8; i++) {
+        if (at) *rows[i] = at + floats;
+        floats += counts[i] * LANES;
+    }
+    if (at) s->B = at + floats, s->C = at + floats + CHUNK * s->padded;
+    return floats + 2 * CHUNK * s->padded;
+}
+
+static int64_t forward_floats(const ScanArguments &a) { return forward_layout(a, 0, 0); }
+
+// Up to LANES numbers of a table with one for each channel; none are zero.
+INLINE Lanes channel_lanes(const float *table, Block sub) {
+    float values[LANES] = {0};
+    for (int c = 0; table && c < sub.count; c++) values[c] = table[sub.first + c];
+    return load(values);
+}
+
+// How the input goes past the state: once for each way.
+INLINE Lanes skip_of(const ScanArguments &a, Block sub) {
+    return channel_lanes(a.D, sub) * (a.A_back ? 2.0f : 1.0f);
+}
+
+INLINE void load_decays(float *to, const float *A, const ScanArguments &a, int64_t padded,
+                        Block block) {
+    for (int i = 0; A && i < block.subs(); i++) {
+        float *table = to + i * padded * LANES;
+        read_table(table, A, a.state, padded, block.sub(i));
+        for (int64_t n = 0; n < padded; n++)
+            store(table + n * LANES, load(table + n * LANES) * LOG2E);
+    }
+}
+
+// Inputs of some steps, and step sizes as the recurrence takes them; `kept` rows apart.
+INLINE void read_inputs(const ScanArguments &a, Stretch clip, int64_t begin, int64_t steps,
+                        Block block, float *dt, float *u, int64_t kept) {
+    read_steps(dt, a.delta, clip.row, clip.first + begin, steps, block, kept * LANES);
+    read_steps(u, a.u, clip.row, clip.first + begin, steps, block, kept * LANES);
+    for (int i = 0; (a.bias || a.softplus) && i < block.subs(); i++) {
+        const Lanes bias = channel_lanes(a.bias, block.sub(i));
+        for (int64_t k = 0; k < steps; k++) {
+            float *at = dt + (i * kept + k) * LANES;
+            const Lanes d = load(at) + bias;
+            store(at, a.softplus ? softplus_of(d) : d);
+        }
+    }
+}
+
+// One chunk of one way of one vector of channels: advances its states, adds to y.
+INLINE void scan_chunk(const ForwardScratch &s, const float *A, float *h, int64_t steps, bool back,
+                       const float *dt, const float *u, float *y, Ahead ahead) {
+    const int64_t padded = s.padded;
+    for (int64_t k = 0; k < steps; k++)
+        store(s.x + k * LANES, load(dt + k * LANES) * load(u + k * LANES));
+    int64_t n = 0;
+    for (; n + MANY <= padded; n += MANY, fetch_nothing(ahead, dt))
+        advance<MANY>(A + n * LANES, h + n * LANES, dt, s.x, s.B + n, s.C + n, padded, y, steps,
+                      back, ahead);
+    for (; n < padded; n += FEW, fetch_nothing(ahead, dt))
+        advance<FEW>(A + n * LANES, h + n * LANES, dt, s.x, s.B + n, s.C + n, padded, y, steps,
+                     back, ahead);
+}
+
+INLINE void write_outputs(const ScanArguments &a, const ForwardScratch &s, Stretch clip,
+                          int64_t begin, int64_t steps, Block block, const float *u, float *y) {
+    const int64_t step = clip.first + begin;
+    if (a.z.data) read_steps(s.gate, a.z, clip.row, step, steps, block, CHUNK * LANES);
+    for (int i = 0; i < block.subs(); i++) {
+        const Lanes skip = skip_of(a, block.sub(i));
+        for (int64_t k = 0; k < steps; k++) {
+            const int64_t at = (i * s.kept + k) * LANES;
+            Lanes out = load(y + at) + skip * load(u + at);
+            if (a.z.data) {
+                const Lanes z = load(s.gate + (i * CHUNK + k) * LANES);
+                out *= z * sigmoid_of(z);
+            }
+            store(y + at, out);
+        }
+    }
+    write_steps(y, a.y, clip.row, step, steps, block, s.kept * LANES);
+}
+
+INLINE void begin_state(const ScanArguments &a, const ForwardScratch &s, int64_t clip,
+                        Block block) {
+    memset(s.h, 0, SUBS * s.padded * LANES * sizeof(float));
+    for (int i = 0; a.state_in && i < block.subs(); i++)
+        read_table(s.h + i * s.padded * LANES, a.state_in + clip * a.dim * a.state, a.state,
+                   s.padded, block.sub(i));
+}
+
+INLINE void end_state(const ScanArguments &a, const ForwardScratch &s, int64_t clip, Block block) {
+    for (int c = 0; a.state_out && c < block.count; c++)
+        for (int64_t n = 0; n < a.state; n++)
+            a.state_out[(clip * a.dim + block.first + c) * a.state + n] =
+                s.h[(c / LANES * s.padded + n) * LANES + c % LANES];
+}
+
+// One clip, one way or both; on the way back, what the first way has read and added up is there.
+static void forward_clip(const ScanArguments &a, const ForwardScratch &s, int64_t number,
+                         Block block) {
+    const Stretch clip = clip_at(a.clips, number);
+    const int64_t chunks = (clip.length + CHUNK - 1) / CHUNK;
+    const int ways = a.A_back ? 2 : 1;
+    for (int way = 0; way < ways; way++) {
+        const bool back = (way == 1) != (a.reverse != 0);
+        const float *A = way ? s.A_back : s.A;
+        begin_state(a, s, number, block);
+        for (int64_t chunk = 0; chunk < chunks; chunk++) {
+            const int64_t begin = (back ? chunks - 1 - chunk : chunk) * CHUNK;
+            const int64_t left = clip.length - begin, steps = left < CHUNK ? left : CHUNK;
+            const int64_t at = ways == 2 ? begin * LANES : 0, step = clip.first + begin;
+            float *dt = s.dt + at, *u = s.u + at, *y = s.y + at;
+            read_states(s.B, a.B, clip.row, step, steps, a.state, s.padded);
+            read_states(s.C, a.C, clip.row, step, steps, a.state, s.padded);
+            if (way == 0) read_inputs(a, clip, begin, steps, block, dt, u, s.kept);
+            for (int i = 0; i < block.subs(); i++) {
+                const int64_t own = i * s.kept * LANES, table = i * s.padded * LANES;
+                if (way == 0) memset(y + own, 0, steps * LANES * sizeof(float));
+                Ahead ahead;
+                fetch_nothing(ahead, dt);
+                if (chunk + 1 < chunks) {
+                    const int64_t next = clip.first + (back ? begin - CHUNK : begin + CHUNK);
+                    const int64_t channel = block.first + i * LANES;
+                    if (way == 0) fetch_view(ahead, 0, a.u, clip.row, next, channel);
+                    if (way == 0) fetch_view(ahead, 1, a.delta, clip.row, next, channel);
+                    if (way == ways - 1) fetch_view(ahead, 2, a.z, clip.row, next, channel);
+                    if (way == ways - 1) fetch_view(ahead, 3, a.y, clip.row, next, channel);
+                }
+                scan_chunk(s, A + table, s.h + table, steps, back, dt + own, u + own, y + own,
+                           ahead);
+            }
+            if (way == ways - 1) write_outputs(a, s, clip, begin, steps, block, u, y);
+        }
+    }
+    end_state(a, s, number, block);
+}
+
+static void scan_forward(const ScanArguments &a, float *memory, Block block, int64_t from,
+                         int64_t to) {
+    ForwardScratch s;
+    forward_layout(a, &s, memory);
+    load_decays(s.A, a.A, a, s.padded, block);
+    load_decays(s.A_back, a.A_back, a, s.padded, block);
+    for (int64_t clip = from; clip < to; clip++) forward_clip(a, s, clip, block);
+}
+
+}  // namespace

@@ -1,0 +1,170 @@
+"""The scan and the convolution as operators of torch: one for each, whatever the device.
+
+``torch.compile`` and ``torch.export`` see one node; the kernel is chosen when it runs: compiled C++
+on a CPU (torch code where it is missing or the numbers are float64), Triton on CUDA.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melastic.native import scan as native
+from melastic.scan import chunked, convolution
+from melastic.scan.operands import Gradients, Operands
+
+
+def _triton() -> Any:
+    """Kernels for CUDA; only there is Triton needed."""
+    from melastic.scan import triton_scan
+
+    return triton_scan
+
+
+@torch.library.custom_op("melastic::selective_scan", mutates_args=())
+def scan_op(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    A_back: Tensor | None,
+    cu_seqlens: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> Tensor:
+    """Output of a scan; arguments as :class:`Operands` says."""
+    operands = Operands(
+        u, delta, A, B, C, D, z, delta_bias, A_back, cu_seqlens, delta_softplus, reverse
+    )
+    if u.device.type == "cuda":
+        return _laid_out(_triton().forward(operands), u)
+    if native.serves(u):
+        return native.forward(operands)
+    return _laid_out(chunked.forward(operands), u)
+
+
+@scan_op.register_fake
+def _(u: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(u)
+
+
+@torch.library.custom_op("melastic::selective_scan_backward", mutates_args=())
+def scan_backward_op(
+    dy: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    A_back: Tensor | None,
+    cu_seqlens: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool,
+) -> list[Tensor]:
+    """Gradients of a scan's inputs, those that are absent left out."""
+    operands = Operands(
+        u, delta, A, B, C, D, z, delta_bias, A_back, cu_seqlens, delta_softplus, reverse
+    )
+    if u.device.type == "cuda":
+        gradients: Gradients = _triton().backward(dy, operands)
+    elif native.serves(u):
+        gradients = native.backward(dy, operands)
+    else:
+        gradients = chunked.backward(dy, operands)
+    inputs = (u, delta, A, B, C, D, z, delta_bias, A_back)
+    pairs = zip(gradients, inputs, strict=True)
+    return [_laid_out(g, x) for g, x in pairs if g is not None and x is not None]
+
+
+def _laid_out(gradient: Tensor, like: Tensor) -> Tensor:
+    """A gradient in the memory order of its input, which the operator promises."""
+    place = torch.empty_like(like, device="meta")
+    if gradient.stride() == place.stride():
+        return gradient
+    return torch.empty_like(like).copy_(gradient)
+
+
+@scan_backward_op.register_fake
+def _(dy: Tensor, *inputs: Any) -> list[Tensor]:
+    return [torch.empty_like(x) for x in inputs[: len(Gradients._fields)] if x is not None]
+
+
+def _scan_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keep the inputs; states are computed again."""
+    ctx.save_for_backward(*inputs[:10])
+    ctx.delta_softplus, ctx.reverse = inputs[10:]
+
+
+def _scan_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients in the order of the inputs."""
+    tensors = ctx.saved_tensors
+    found = iter(scan_backward_op(dy, *tensors, ctx.delta_softplus, ctx.reverse))
+    kept = [None if x is None else next(found) for x in tensors[: len(Gradients._fields)]]
+    return (*kept, None, None, None)
+
+
+scan_op.register_autograd(_scan_gradients, setup_context=_scan_context)
+
+
+@torch.library.custom_op("melastic::causal_convolution", mutates_args=())
+def convolution_op(
+    x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor | None, reverse: bool
+) -> Tensor:
+    """Convolution and SiLU; arguments as :func:`melastic.scan.convolution.causal_convolution`."""
+    if x.device.type == "cuda":
+        from melastic.scan import triton_conv
+
+        return triton_conv.forward(x, weight, bias, cu_seqlens, reverse)
+    if native.serves(x) and weight.shape[1] <= native.WIDEST:
+        return native.convolve(x, weight, bias, cu_seqlens, reverse)
+    return convolution.forward(x, weight, bias, cu_seqlens, reverse)
+
+
+@convolution_op.register_fake
+def _(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("melastic::causal_convolution_backward", mutates_args=())
+def convolution_backward_op(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    cu_seqlens: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of input, taps and bias."""
+    if x.device.type == "cuda":
+        from melastic.scan import triton_conv
+
+        return triton_conv.backward(dy, x, weight, bias, cu_seqlens, reverse)
+    if native.serves(x) and weight.shape[1] <= native.WIDEST:
+        return native.convolve_backward(dy, x, weight, bias, cu_seqlens, reverse)
+    return convolution.backward(dy, x, weight, bias, cu_seqlens, reverse)
+
+
+@convolution_backward_op.register_fake
+def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+
+
+def _convolution_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keep the inputs; what goes into SiLU is computed again."""
+    ctx.save_for_backward(*inputs[:4])
+    ctx.reverse = inputs[4]
+
+
+def _convolution_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients in the order of the inputs."""
+    return (*convolution_backward_op(dy, *ctx.saved_tensors, ctx.reverse), None, None)
+
+
+convolution_op.register_autograd(_convolution_gradients, setup_context=_convolution_context)

@@ -1,0 +1,172 @@
+"""The selective scan for callers: one function, whatever the device and the lengths."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from melastic.errors import InputError, unknown_name
+from melastic.scan.operands import Operands
+
+Kernel = Literal["best", "loop", "chunked", "mamba_ssm"]
+"""``best``: the compiled kernel of the device; ``loop``: the definition; ``chunked``: plain torch;
+``mamba_ssm``: the package of that name, where it is installed."""
+_chosen: list[Kernel] = ["best"]
+
+
+@contextmanager
+def scan_kernel(kernel: Kernel) -> Iterator[None]:
+    """Use another implementation than the best one for the scans within.
+
+    Args:
+        kernel: which.
+
+    Raises:
+        InputError: if there is no such implementation.
+    """
+    if kernel not in get_args(Kernel):
+        raise unknown_name("scan kernel", kernel, get_args(Kernel))
+    _chosen.append(kernel)
+    try:
+        yield
+    finally:
+        _chosen.pop()
+
+
+def selective_scan(
+    u: Float[Tensor, "batch dim length"],
+    delta: Float[Tensor, "batch dim length"],
+    A: Float[Tensor, "dim state"],
+    B: Float[Tensor, "batch state length"] | Float[Tensor, "batch 1 state length"],
+    C: Float[Tensor, "batch state length"] | Float[Tensor, "batch 1 state length"],
+    D: Float[Tensor, " dim"] | None = None,
+    z: Float[Tensor, "batch dim length"] | None = None,
+    delta_bias: Float[Tensor, " dim"] | None = None,
+    delta_softplus: bool = False,
+    *,
+    cu_seqlens: Int[Tensor, " clips_plus_one"] | None = None,
+    reverse: bool = False,
+) -> Float[Tensor, "batch dim length"]:
+    """The state space recurrence of Mamba whose step size, input and output weights vary in time.
+
+    ``h[t] = exp(delta[t] A) h[t-1] + delta[t] B[t] u[t]``; ``y[t] = (C[t] h[t] + D u[t]) SiLU(z)``.
+    The state is float32 (float64 for float64 inputs); the output has the format of ``u``. Axes are
+    those of ``mamba_ssm``; inputs are read in place, whatever their strides.
+
+    Source: Mamba (arXiv:2312.00752), algorithm 2.
+
+    Args:
+        u: input.
+        delta: step size.
+        A: decay of each state, negative in a stable model.
+        B: how the input enters the state.
+        C: how the state is read.
+        D: how the input goes past the state.
+        z: gate; the output is multiplied by its SiLU.
+        delta_bias: added to the step size.
+        delta_softplus: whether the step size goes through softplus, after its bias.
+        cu_seqlens: clips lie one behind the other and the state starts anew in each: where each
+            begins, and where the last ends; the batch is 1.
+        reverse: whether the scan starts at the end of each clip.
+
+    Raises:
+        InputError: if shapes, formats or borders do not fit together.
+    """
+    B, C = (x.squeeze(1) if x.ndim == 4 and x.shape[1] == 1 else x for x in (B, C))
+    _check(u, delta, A, B, C, D, z, delta_bias, cu_seqlens)
+    operands = Operands(
+        u=u.mT,
+        delta=delta.mT,
+        A=A,
+        B=B.mT,
+        C=C.mT,
+        D=D,
+        z=None if z is None else z.mT,
+        delta_bias=delta_bias,
+        cu_seqlens=cu_seqlens,
+        delta_softplus=delta_softplus,
+        reverse=reverse,
+    )
+    return scan(operands).mT
+
+
+def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
+    """Output of a scan, channels last; nothing is checked.
+
+    Args:
+        operands: inputs.
+    """
+    kernel = _chosen[-1]
+    if kernel == "loop":
+        from melastic.scan import loop
+
+        return loop.scan(operands)
+    if kernel == "chunked":
+        from melastic.scan import chunked
+
+        return chunked.scan(operands)
+    if kernel == "mamba_ssm":
+        from melastic.scan import mamba_ssm
+
+        return mamba_ssm.scan(operands)
+    from melastic.scan.ops import scan_op
+
+    y: Tensor = scan_op(*operands)
+    return y
+
+
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> None:
+    """Refuse inputs that do not fit together."""
+    if u.ndim != 3 or A.ndim != 2 or 0 in u.shape or 0 in A.shape:
+        raise InputError(
+            f"u has the axes (batch, dim, length) and A (dim, state), none empty, got "
+            f"{tuple(u.shape)} and {tuple(A.shape)}"
+        )
+    batch, dim, length = u.shape
+    state = A.shape[1]
+    wanted = {
+        "delta": (delta, (batch, dim, length)),
+        "A": (A, (dim, state)),
+        "B": (B, (batch, state, length)),
+        "C": (C, (batch, state, length)),
+        "D": (D, (dim,)),
+        "z": (z, (batch, dim, length)),
+        "delta_bias": (delta_bias, (dim,)),
+    }
+    for name, (value, shape) in wanted.items():
+        if value is None:
+            continue
+        if tuple(value.shape) != shape:
+            raise InputError(f"{name} must have the shape {shape}, got {tuple(value.shape)}")
+        if not value.is_floating_point() or value.device != u.device:
+            raise InputError(
+                f"{name} must hold real numbers on the device of u ({u.device}), got "
+                f"{value.dtype} on {value.device}"
+            )
+    if cu_seqlens is not None and not torch.compiler.is_compiling():
+        _check_borders(cu_seqlens, batch, length)
+
+
+def _check_borders(cu_seqlens: Tensor, batch: int, length: int) -> None:
+    """Refuse borders that are not those of clips one behind the other."""
+    ends = cu_seqlens.tolist() if cu_seqlens.ndim == 1 else []
+    rising = all(a < b for a, b in zip(ends, ends[1:], strict=False))
+    whole = not cu_seqlens.is_floating_point()
+    if not (whole and batch == 1 and len(ends) > 1 and rising and (ends[0], ends[-1]) == (0, length)):
+        raise InputError(
+            f"cu_seqlens rises from 0 to the length ({length}) in steps of at least 1, with a batch "
+            f"of 1; got a batch of {batch} and {ends[:4]}…{ends[-1:]}"
+        )
