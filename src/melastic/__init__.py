@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from melastic.patches.grid import FreqTime, PatchGrid
     from melastic.patches.view import View
     from melastic.presets import create_model, list_models
+    from melastic.scan.selective import scan_kernel, selective_scan
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,8 @@ __all__ = [
     "load",
     "load_audio",
     "log_mel",
+    "scan_kernel",
+    "selective_scan",
 ]
 
 _HOMES = {
@@ -46,6 +49,8 @@ _HOMES = {
     "load": "melastic.checkpoints.store",
     "load_audio": "melastic.frontend.audio",
     "log_mel": "melastic.frontend.fbank",
+    "scan_kernel": "melastic.scan.selective",
+    "selective_scan": "melastic.scan.selective",
 }
 """Where each public name lives; it is imported when it is first used."""
 

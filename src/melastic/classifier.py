@@ -10,17 +10,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melastic.config import ModelConfig
+from melastic.config import ClassTokenPooling, EncoderConfig, MambaConfig, ModelConfig
+from melastic.encoders.mamba import Mamba
 from melastic.encoders.transformer import Transformer
 from melastic.errors import InputError
 from melastic.frontend.audio import load_audio
 from melastic.frontend.normalize import spectrogram_of
-from melastic.patches.batch import Layout, TokenBatch
+from melastic.patches.batch import Layout, TokenBatch, keep_tokens
 from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
 from melastic.patches.position import Placement, PositionTable, placement
 from melastic.patches.view import check_hop
-from melastic.pooling import build_pool
+from melastic.pooling import build_pool, with_class_tokens
 
 Spectrograms = Sequence[Float[Tensor, "freq _"]] | Float[Tensor, "clips freq time"]
 Hops = float | Sequence[float] | None
@@ -36,12 +37,12 @@ class Prediction(NamedTuple):
 
 
 class Head(nn.Module):
-    """LayerNorm and a linear layer: vectors to logits."""
+    """LayerNorm, if there is one, and a linear layer: vectors to logits."""
 
-    def __init__(self, dim: int, num_classes: int, norm_eps: float) -> None:
+    def __init__(self, dim: int, num_classes: int, norm_eps: float | None) -> None:
         """Make a head with random weights."""
         super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(dim, eps=norm_eps)
         self.linear = nn.Linear(dim, num_classes)
 
     def forward(self, x: Float[Tensor, "clips dim"]) -> Float[Tensor, "clips classes"]:
@@ -62,9 +63,11 @@ class Classifier(nn.Module):
         self.config = config
         self.patch_embed = PatchEmbed(config.patches, dim)
         self.positions = PositionTable(config.positions, dim)
-        leading = config.pooling.leading
-        self.class_tokens = nn.Parameter(torch.empty(leading, dim)) if leading else None
-        self.encoder = Transformer(config.encoder)
+        added = config.pooling.added
+        self.class_tokens = nn.Parameter(torch.empty(added, dim)) if added else None
+        positioned = isinstance(config.pooling, ClassTokenPooling) and config.pooling.positioned
+        self.class_positions = nn.Parameter(torch.empty(added, dim)) if positioned else None
+        self.encoder = build_encoder(config.encoder)
         self.pool = build_pool(config.pooling, dim)
         self.head = Head(dim, len(config.labels), config.head_norm_eps)
         self._initialise()
@@ -144,7 +147,7 @@ class Classifier(nn.Module):
         layout = Layout(tuple(places[i].tokens for i in order))
         batch = TokenBatch(torch.cat([group.flatten(0, 1) for group in values]), layout)
         if kept is not None:
-            batch, order = _keep(batch, order, kept)
+            batch, order = keep_tokens(batch, order, kept)
         return self._with_class_tokens(batch), order
 
     def placement(self, frames: int, patch: FreqTime, hop_ms: float) -> Placement:
@@ -261,15 +264,15 @@ class Classifier(nn.Module):
         return push(self, name, private=private, token=token)
 
     def _with_class_tokens(self, batch: TokenBatch) -> TokenBatch:
-        """Put the class tokens in front of each clip."""
+        """Put the class tokens among those of each clip."""
         if self.class_tokens is None:
             return batch
-        leading = len(self.class_tokens)
-        values = [
-            torch.cat([self.class_tokens.to(clips.dtype).expand(len(clips), -1, -1), clips], dim=1)
-            for clips in batch.layout.split(batch.values)
-        ]
-        layout = batch.layout.extended(leading)
+        tokens: Tensor = self.class_tokens
+        if self.class_positions is not None:
+            tokens = tokens + self.class_positions
+        clips = batch.layout.split(batch.values)
+        values = [with_class_tokens(run, tokens, self.config.pooling) for run in clips]
+        layout = batch.layout.extended(len(tokens))
         return TokenBatch(layout.join(values), layout)
 
     def _checked(self, spectrograms: Spectrograms) -> list[Tensor]:
@@ -302,13 +305,25 @@ class Classifier(nn.Module):
         return hops
 
     def _initialise(self) -> None:
-        """Draw linear layers and class tokens as ViT does; biases are zero."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        if self.class_tokens is not None:
-            nn.init.trunc_normal_(self.class_tokens, std=0.02)
+        """Draw linear layers and class tokens as ViT does; biases are zero.
+
+        A state space encoder has drawn its own, and its head is drawn as Audio Mamba draws it.
+        """
+        for part in self.children():
+            for module in () if isinstance(part, Mamba) else part.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    nn.init.zeros_(module.bias)
+        if isinstance(self.encoder, Mamba):
+            nn.init.trunc_normal_(self.head.linear.weight, std=0.02)
+        for learned in (self.class_tokens, self.class_positions):
+            if learned is not None:
+                nn.init.trunc_normal_(learned, std=0.02)
+
+
+def build_encoder(config: EncoderConfig) -> nn.Module:
+    """The encoder that a configuration names, with random weights."""
+    return Mamba(config) if isinstance(config, MambaConfig) else Transformer(config)
 
 
 def _stacked(
@@ -318,32 +333,3 @@ def _stacked(
     if all(clip.shape[1] == frames for clip in clips):
         return torch.stack(list(clips))
     return torch.stack([functional.pad(clip, (0, frames - clip.shape[1])) for clip in clips])
-
-
-def _keep(
-    batch: TokenBatch, order: Sequence[int], kept: Sequence[Int[Tensor, " _"]]
-) -> tuple[TokenBatch, list[int]]:
-    """Only some tokens of each clip, the clips in order of how many they are.
-
-    Args:
-        batch: tokens of all patches.
-        order: which clip each stretch of it is.
-        kept: for each clip, which of its patches are used.
-    """
-    if len(kept) != len(order):
-        raise InputError(f"kept must name the patches of {len(order)} clips, got {len(kept)}")
-    first, chosen = 0, []
-    for length, clip in zip(batch.layout.lengths, order, strict=True):
-        index = kept[clip]
-        counted = not (index.is_floating_point() or index.dtype == torch.bool)
-        inside = len(index) and 0 <= int(index.min()) <= int(index.max()) < length
-        if not (counted and inside and len(index.unique()) == len(index)):
-            raise InputError(
-                f"kept must name some of a clip's {length} patches by number, each once, from 0 on"
-            )
-        chosen.append((clip, index + first))
-        first += length
-    chosen.sort(key=lambda entry: len(entry[1]))
-    layout = Layout(tuple(len(index) for _, index in chosen))
-    places = torch.cat([index for _, index in chosen]).to(batch.values.device)
-    return TokenBatch(batch.values[places], layout), [clip for clip, _ in chosen]

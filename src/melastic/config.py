@@ -7,6 +7,11 @@ from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, PatchGrid, Remainder
 from melastic.patches.view import View
 
+Variant = Literal["fo-fo", "fo-bi", "bi-bi"]
+"""Directions of a state space encoder."""
+Place = Literal["first", "middle", "last", "both"]
+"""Where class tokens stand among the tokens of a clip."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
@@ -177,24 +182,73 @@ class TransformerConfig:
             )
 
 
-EncoderConfig = TransformerConfig
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MambaConfig:
+    """State space encoder: each token is mixed with those before it, after it, or both.
+
+    Source: Audio Mamba (arXiv:2406.03344).
+    """
+
+    dim: int = 768
+    """Width of a token."""
+    depth: int = 24
+    """Blocks."""
+    variant: Variant = "fo-bi"
+    """Directions: forward; both over the same input, only decays differ; both with weights of
+    their own."""
+    state: int = 16
+    """Numbers that each channel remembers."""
+    expand: int = 2
+    """Channels of the state space, in units of ``dim``."""
+    taps: int = 4
+    """Width of the convolution in front of the scan (tokens)."""
+    norm_eps: float = 1e-5
+    """Added to the mean square in each RMSNorm."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that give no encoder."""
+        for name in ("dim", "depth", "state", "expand", "taps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is at least 1, got {getattr(self, name)}")
+
+    @property
+    def width(self) -> int:
+        """Channels of the state space."""
+        return self.expand * self.dim
+
+    @property
+    def step_rank(self) -> int:
+        """Numbers that the step sizes of all channels are made of."""
+        return -(-self.dim // 16)
+
+
+EncoderConfig = TransformerConfig | MambaConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassTokenPooling:
-    """Learned tokens in front of each clip; their mean after the encoder stands for the clip."""
+    """Learned tokens among those of each clip; their mean after the encoder stands for the clip."""
 
     tokens: int = 1
-    """1: class token. 2: class and distillation token (DeiT, original AST)."""
+    """1: class token. 2: class and distillation token (DeiT, original AST), or one at each end."""
+    place: Place = "first"
+    """Where they stand: in front; behind half of the clip's tokens (Audio Mamba); behind all; one
+    at each end."""
+    positioned: bool = False
+    """Whether each has a learned position too, which is added to it (Audio Mamba)."""
 
     def __post_init__(self) -> None:
         """Refuse other counts."""
-        if self.tokens not in (1, 2):
-            raise InputError(f"1 (class) or 2 (and distillation) tokens, got {self.tokens}")
+        wanted = {"first": (1, 2), "middle": (1,), "last": (1,), "both": (2,)}[self.place]
+        if self.tokens not in wanted:
+            raise InputError(
+                f"class tokens whose place is {self.place!r} number {' or '.join(map(str, wanted))}"
+                f", got {self.tokens}"
+            )
 
     @property
-    def leading(self) -> int:
-        """Learned tokens in front of each clip."""
+    def added(self) -> int:
+        """Learned tokens among those of each clip."""
         return self.tokens
 
 
@@ -211,6 +265,11 @@ class MeanPooling:
         if not 0 <= self.leading <= 2:
             raise InputError(f"0, 1 or 2 tokens lead a clip, got {self.leading}; 0 means none")
 
+    @property
+    def added(self) -> int:
+        """Learned tokens among those of each clip."""
+        return self.leading
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionPooling:
@@ -223,8 +282,8 @@ class AttentionPooling:
     """Attention heads."""
 
     @property
-    def leading(self) -> int:
-        """Learned tokens in front of each clip: none."""
+    def added(self) -> int:
+        """Learned tokens among those of each clip: none."""
         return 0
 
 
@@ -260,8 +319,8 @@ class ModelConfig:
     positions: PositionConfig = LearnedGrid()
     encoder: EncoderConfig = TransformerConfig()
     pooling: PoolingConfig = ClassTokenPooling()
-    head_norm_eps: float = 1e-5
-    """Added to the variance in the head's LayerNorm."""
+    head_norm_eps: float | None = 1e-5
+    """Added to the variance in the head's LayerNorm; None: the head has none."""
     curve: tuple[CurvePoint, ...] = ()
     """Views worth their cost, as measured by a sweep, cheapest first."""
 

@@ -10,17 +10,46 @@ from melastic.errors import InputError
 from melastic.patches.batch import Layout
 
 
+def with_class_tokens(
+    clips: Float[Tensor, "clips length dim"],
+    tokens: Float[Tensor, "added dim"],
+    config: PoolingConfig,
+) -> Float[Tensor, "clips _ dim"]:
+    """Put learned tokens where a pooling wants them.
+
+    Args:
+        clips: tokens of clips of equal length.
+        tokens: the learned ones.
+        config: of the pooling.
+    """
+    learned = tokens.to(clips.dtype).expand(len(clips), -1, -1)
+    place = config.place if isinstance(config, ClassTokenPooling) else "first"
+    if place == "both":
+        return torch.cat([learned[:, :1], clips, learned[:, 1:]], dim=1)
+    before = {"first": 0, "middle": clips.shape[1] // 2, "last": clips.shape[1]}[place]
+    return torch.cat([clips[:, :before], learned, clips[:, before:]], dim=1)
+
+
 class ClassTokenPool(nn.Module):
-    """The mean of each clip's leading tokens: class token, or class and distillation token."""
+    """The mean of each clip's class tokens, wherever they stand."""
 
     def __init__(self, config: ClassTokenPooling) -> None:
-        """Remember how many lead."""
+        """Remember where they stand."""
         super().__init__()
-        self.tokens = config.tokens
+        self.config = config
 
     def forward(self, x: Float[Tensor, "tokens dim"], layout: Layout) -> Float[Tensor, "clips dim"]:
         """One vector for each clip."""
-        return torch.cat([clips[:, : self.tokens].mean(1) for clips in layout.split(x)])
+        return torch.cat([self._read(clips) for clips in layout.split(x)])
+
+    def _read(self, clips: Float[Tensor, "clips length dim"]) -> Float[Tensor, "clips dim"]:
+        """The vectors of clips of equal length."""
+        place, length = self.config.place, clips.shape[1]
+        if place == "both":
+            return (clips[:, 0] + clips[:, -1]) / 2
+        if place == "first":
+            return clips[:, : self.config.tokens].mean(1)
+        return clips[:, (length - 1) // 2 if place == "middle" else length - 1]
 
 
 class MeanPool(nn.Module):

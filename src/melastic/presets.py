@@ -4,22 +4,26 @@ import dataclasses
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from melastic.classifier import Classifier
 from melastic.config import (
     AttentionPooling,
     ClassTokenPooling,
+    EncoderConfig,
     FactorisedGrid,
     FrontendConfig,
     KernelResize,
     LearnedGrid,
     Level,
+    MambaConfig,
     MeanPooling,
     ModelConfig,
     PatchConfig,
+    Place,
     PoolingConfig,
     TransformerConfig,
+    Variant,
 )
 from melastic.errors import InputError, unknown_name
 from melastic.options import PatchSize, SizeOf
@@ -30,14 +34,20 @@ from melastic.patches.grid import FreqTime, Remainder, freq_time
 class Architecture:
     """What a preset fixes and a recipe or a call may change."""
 
+    encoder: Literal["transformer", "mamba"] = "transformer"
+    """Attention among all tokens of a clip, or a state space along them."""
     dim: int = 192
     """Width of a token."""
     depth: int = 12
     """Blocks."""
     num_heads: int = 3
-    """Attention heads."""
+    """Attention heads, of the encoder and of pooling by attention."""
     mlp_ratio: float = 4.0
-    """Width of a block's MLP, in units of ``dim``."""
+    """Width of a transformer block's MLP, in units of ``dim``."""
+    variant: Variant = "fo-bi"
+    """Directions of a state space: forward, both over one input, both with weights of their own."""
+    state: int = 16
+    """Numbers that each channel of a state space remembers."""
     patch: SizeOf = 16
     """Mel bins and frames of one patch; one number means square."""
     stride: PatchSize = None
@@ -48,6 +58,12 @@ class Architecture:
     """One vector for each cell of the grid, or for each row and each column."""
     pooling: Literal["class", "class+distillation", "mean", "attention"] = "class"
     """What stands for a clip."""
+    class_token: Place = "first"
+    """Where the class token stands among a clip's tokens; both: one at each end."""
+    class_position: bool = False
+    """Whether the class token has a learned position too."""
+    head_norm: bool = True
+    """Whether the head has a LayerNorm in front of its linear layer."""
     reading: Literal["place", "stretch", "index"] = "place"
     """Which cells of the table a patch reads: by its place, stretched over the clip, or counted."""
     position_init: Literal["normal", "sincos"] = "normal"
@@ -83,10 +99,39 @@ FAMILIES: dict[str, Callable[[Architecture], Architecture]] = {
 """What a paper changes about a plain transformer of some size. FlexiAST and ElasticAST differ from
 AST in training above all; ``melastic`` is the model that all dials are trained for."""
 
+AUDIO_MAMBA = {
+    name: replace(
+        size,
+        encoder="mamba",
+        depth=2 * size.depth,
+        reading="stretch",
+        class_token="middle",
+        class_position=True,
+        head_norm=False,
+    )
+    for name, size in SIZES.items()
+}
+"""Audio Mamba (arXiv:2406.03344): twice as many blocks as the transformer, which have no MLP."""
+
+MAMBAS: dict[str, Callable[[Architecture], Architecture]] = {
+    "aum": lambda size: size,
+    "flexiaum": lambda size: replace(size, position_init="sincos"),
+    "elasticaum": lambda size: replace(
+        size,
+        positions="factorised",
+        position_init="sincos",
+        reading="place",
+        pooling="attention",
+        head_norm=True,
+    ),
+}
+"""What FlexiAST and ElasticAST change about it."""
+
 PRESETS = {
     f"{family}-{size}": change(base)
-    for family, change in FAMILIES.items()
-    for size, base in SIZES.items()
+    for families, sizes in ((FAMILIES, SIZES), (MAMBAS, AUDIO_MAMBA))
+    for family, change in families.items()
+    for size, base in sizes.items()
 }
 
 
@@ -189,13 +234,9 @@ def model_config(
             reading=architecture.reading,
             init=architecture.position_init,
         ),
-        encoder=TransformerConfig(
-            dim=architecture.dim,
-            depth=architecture.depth,
-            num_heads=architecture.num_heads,
-            mlp_ratio=architecture.mlp_ratio,
-        ),
+        encoder=_encoder(architecture),
         pooling=_pooling(architecture),
+        head_norm_eps=ModelConfig.head_norm_eps if architecture.head_norm else None,
     )
 
 
@@ -218,14 +259,31 @@ def position_grid(
     return table(grid=shape, cell_mels=float(stride.freq), cell_ms=stride.time * hop_ms, **rules)
 
 
+def _encoder(architecture: Architecture) -> EncoderConfig:
+    """The encoder that an architecture names."""
+    a = architecture
+    choices: dict[str, EncoderConfig] = {
+        "transformer": TransformerConfig(
+            dim=a.dim, depth=a.depth, num_heads=a.num_heads, mlp_ratio=a.mlp_ratio
+        ),
+        "mamba": MambaConfig(dim=a.dim, depth=a.depth, variant=a.variant, state=a.state),
+    }
+    if a.encoder not in choices:
+        raise unknown_name("encoder", str(a.encoder), choices)
+    return choices[a.encoder]
+
+
 def _pooling(architecture: Architecture) -> PoolingConfig:
     """The pooling that an architecture names."""
-    choices: dict[str, PoolingConfig] = {
-        "class": ClassTokenPooling(tokens=1),
-        "class+distillation": ClassTokenPooling(tokens=2),
-        "mean": MeanPooling(),
-        "attention": AttentionPooling(num_heads=architecture.num_heads),
-    }
-    if architecture.pooling not in choices:
-        raise unknown_name("pooling", str(architecture.pooling), choices)
-    return choices[architecture.pooling]
+    a = architecture
+    if a.pooling == "mean":
+        return MeanPooling()
+    if a.pooling == "attention":
+        return AttentionPooling(num_heads=a.num_heads)
+    if a.pooling not in ("class", "class+distillation"):
+        known = ("class", "class+distillation", "mean", "attention")
+        raise unknown_name("pooling", str(a.pooling), known)
+    if a.class_token not in get_args(Place):
+        raise unknown_name("place of the class token:", str(a.class_token), get_args(Place))
+    tokens = 2 if a.pooling == "class+distillation" or a.class_token == "both" else 1
+    return ClassTokenPooling(tokens=tokens, place=a.class_token, positioned=a.class_position)

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melastic.classifier import _keep
 from melastic.errors import InputError
-from melastic.patches.batch import Layout, TokenBatch
+from melastic.patches.batch import Layout, TokenBatch, keep_tokens
 from melastic.patches.grid import FreqTime
 from tests.models import COMBINATIONS, MELS, small
 
@@ -155,7 +154,7 @@ def test_kept_names_patches_that_exist(kept):
 
 def test_a_mask_is_not_taken_for_numbers():
     with pytest.raises(ValueError, match="by number, each once"):
-        inspect.unwrap(_keep)(
+        inspect.unwrap(keep_tokens)(
             TokenBatch(torch.randn(6, 4), Layout((6,))), [0], [torch.ones(6, dtype=torch.bool)]
         )
 

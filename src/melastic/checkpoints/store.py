@@ -20,7 +20,7 @@ from melastic.serialize import from_json, to_json
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT = "melastic-model"
-VERSION = 2
+VERSION = 3
 """Version of the configuration; older ones are upgraded on loading."""
 BUNDLED = Path(__file__).parent.parent / "weights"
 
@@ -175,22 +175,41 @@ def upgraded(model: Any, version: int) -> Any:
     """The configuration of a model in the present version of the format.
 
     Version 1 knew one patch size, positions by place, log-mels as they are, no tokens in front of a
-    clip whose mean is taken, and no measured curve.
+    clip whose mean is taken, and no measured curve; version 2 one encoder, and class tokens in
+    front of a clip.
     """
-    if version >= 2 or not isinstance(model, dict):
+    if not isinstance(model, dict):
         return model
-    added: dict[str, dict[str, Any]] = {
-        "frontend": {"level": None},
-        "patches": {"resize": {"method": "pi", "interpolation": "bilinear", "antialias": False}},
-        "positions": {"reading": "place", "antialias": True, "init": "normal"},
-    }
-    if isinstance(model.get("pooling"), dict) and model["pooling"].get("kind") == "MeanPooling":
-        added["pooling"] = {"leading": 0}
-    parts = {part: model.get(part, {}) for part in added}
+    if version < 2:
+        model = _with_fields(
+            {"curve": [], **model},
+            frontend={"level": None},
+            patches={"resize": {"method": "pi", "interpolation": "bilinear", "antialias": False}},
+            positions={"reading": "place", "antialias": True, "init": "normal"},
+            pooling={"leading": 0} if _kind(model, "pooling") == "MeanPooling" else {},
+        )
+    if version < 3:
+        first = {"place": "first", "positioned": False}
+        model = _with_fields(
+            model,
+            encoder={"kind": "TransformerConfig"},
+            pooling=first if _kind(model, "pooling") == "ClassTokenPooling" else {},
+        )
+    return model
+
+
+def _kind(model: dict[str, Any], part: str) -> Any:
+    """Which of several kinds a part of a configuration is."""
+    found = model.get(part)
+    return found.get("kind") if isinstance(found, dict) else None
+
+
+def _with_fields(model: dict[str, Any], **added: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with further fields in some of its parts, where there are such parts."""
+    parts = {name: model.get(name, {}) for name in added}
     return {
-        "curve": [],
         **model,
-        **{part: {**old, **added[part]} for part, old in parts.items() if isinstance(old, dict)},
+        **{name: {**old, **added[name]} for name, old in parts.items() if isinstance(old, dict)},
     }
 
 

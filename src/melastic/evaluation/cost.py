@@ -1,6 +1,6 @@
 """What a clip costs: tokens and multiply-adds, from the geometry alone."""
 
-from melastic.config import AttentionPooling, ModelConfig
+from melastic.config import AttentionPooling, EncoderConfig, MambaConfig, ModelConfig
 from melastic.patches.grid import FreqTime
 
 
@@ -19,7 +19,7 @@ def tokens_of(
         InputError: if the clip holds no such patch.
     """
     patches = kept_tokens(config.patches.grid(size, patch).num_patches, keep)
-    return patches + config.pooling.leading
+    return patches + config.pooling.added
 
 
 def kept_tokens(tokens: int, keep: float) -> int:
@@ -30,7 +30,7 @@ def kept_tokens(tokens: int, keep: float) -> int:
 def gmacs(
     config: ModelConfig, size: FreqTime, *, patch: FreqTime | None = None, keep: float = 1.0
 ) -> float:
-    """Multiply-adds (10^9) of a model for one clip: every matrix product, and attention.
+    """Multiply-adds (10^9) of a model for one clip: matrix products, attention, scans.
 
     Args:
         config: the model.
@@ -43,10 +43,25 @@ def gmacs(
     """
     encoder, grid = config.encoder, config.patches.grid(size, patch)
     dim, tokens = encoder.dim, tokens_of(config, size, patch=patch, keep=keep)
-    hidden = int(dim * encoder.mlp_ratio)
     embed = grid.num_patches * grid.patch.freq * grid.patch.time * dim
-    block = tokens * (4 * dim * dim + 2 * dim * hidden) + 2 * tokens * tokens * dim
     pool = 0
     if isinstance(config.pooling, AttentionPooling):
         pool = 2 * dim * dim + tokens * 2 * dim * dim + 2 * tokens * dim
-    return (embed + encoder.depth * block + pool + dim * len(config.labels)) / 1e9
+    return (embed + _encoder(encoder, tokens) + pool + dim * len(config.labels)) / 1e9
+
+
+def _encoder(encoder: EncoderConfig, tokens: int) -> int:
+    """Multiply-adds of an encoder for one clip.
+
+    A scan has three for each channel, number of the state and direction: decay, input, output.
+    """
+    dim = encoder.dim
+    if not isinstance(encoder, MambaConfig):
+        hidden = int(dim * encoder.mlp_ratio)
+        matrices = 4 * dim * dim + 2 * dim * hidden
+        return encoder.depth * tokens * (matrices + 2 * tokens * dim)
+    width, rank, state = encoder.width, encoder.step_rank, encoder.state
+    branch = width * (encoder.taps + rank + 2 * state + rank)
+    branches = 2 if encoder.variant == "bi-bi" else 1
+    scans = (1 if encoder.variant == "fo-fo" else 2) * 3 * width * state
+    return encoder.depth * tokens * (3 * dim * width + branches * branch + scans)

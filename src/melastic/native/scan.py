@@ -71,21 +71,20 @@ def backward(dy: Float[Tensor, "batch length dim"], operands: Operands) -> Gradi
     for name, value in sums.items():
         setattr(arguments, name, value.data_ptr())
     _call("melastic_scan_backward", arguments)
-    given = (operands.D, operands.delta_bias, operands.A_back)
-    dD, dbias, dA_back = (
-        None if x is None else grad.to(x.dtype)
-        for x, grad in zip(given, (dD, dbias, dA_back), strict=True)
-    )
+
+    def like(gradient: Tensor, x: Tensor | None) -> Tensor | None:
+        return None if x is None else gradient.to(x.dtype)
+
     return Gradients(
         du,
         ddelta,
         dA.to(operands.A.dtype),
         dB.to(operands.B.dtype),
         dC.to(operands.C.dtype),
-        dD,
+        like(dD, operands.D),
         dz,
-        dbias,
-        dA_back,
+        like(dbias, operands.delta_bias),
+        like(dA_back, operands.A_back),
     )
 
 
@@ -120,9 +119,7 @@ def convolve_backward(
     bias: Float[Tensor, " dim"],
     cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
     reverse: bool,
-) -> tuple[
-    Float[Tensor, "batch length dim"], Float[Tensor, "dim width"], Float[Tensor, " dim"]
-]:
+) -> tuple[Float[Tensor, "batch length dim"], Float[Tensor, "dim width"], Float[Tensor, " dim"]]:
     """Gradients of input, taps and bias.
 
     Args:

@@ -1,5 +1,6 @@
 """Ragged batches: the tokens of several clips, one clip behind the other, without padding."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -8,6 +9,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from melastic.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -54,3 +57,35 @@ class TokenBatch(NamedTuple):
 
     values: Float[Tensor, "tokens dim"]
     layout: Layout
+
+
+def keep_tokens(
+    batch: TokenBatch, order: Sequence[int], kept: Sequence[Int[Tensor, " _"]]
+) -> tuple[TokenBatch, list[int]]:
+    """Only some tokens of each clip, the clips in order of how many they are.
+
+    Args:
+        batch: tokens of all patches.
+        order: which clip each stretch of it is.
+        kept: for each clip, which of its patches are used.
+
+    Raises:
+        InputError: if ``kept`` names other patches.
+    """
+    if len(kept) != len(order):
+        raise InputError(f"kept must name the patches of {len(order)} clips, got {len(kept)}")
+    first, chosen = 0, []
+    for length, clip in zip(batch.layout.lengths, order, strict=True):
+        index = kept[clip]
+        counted = not (index.is_floating_point() or index.dtype == torch.bool)
+        inside = len(index) and 0 <= int(index.min()) <= int(index.max()) < length
+        if not (counted and inside and len(index.unique()) == len(index)):
+            raise InputError(
+                f"kept must name some of a clip's {length} patches by number, each once, from 0 on"
+            )
+        chosen.append((clip, index + first))
+        first += length
+    chosen.sort(key=lambda entry: len(entry[1]))
+    layout = Layout(tuple(len(index) for _, index in chosen))
+    places = torch.cat([index for _, index in chosen]).to(batch.values.device)
+    return TokenBatch(batch.values[places], layout), [clip for clip, _ in chosen]

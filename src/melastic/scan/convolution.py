@@ -57,9 +57,7 @@ def backward(
     bias: Float[Tensor, " dim"],
     cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
     reverse: bool,
-) -> tuple[
-    Float[Tensor, "batch length dim"], Float[Tensor, "dim width"], Float[Tensor, " dim"]
-]:
+) -> tuple[Float[Tensor, "batch length dim"], Float[Tensor, "dim width"], Float[Tensor, " dim"]]:
     """Gradients of input, taps and bias in plain torch.
 
     Args:

@@ -31,7 +31,7 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
         return _rows(interface.selective_scan_fn, operands)
     pieces = []
     for row, clip in clips_of(operands):
-        parts = {
+        parts: dict[str, Any] = {
             name: None if (value := getattr(operands, name)) is None else value[row : row + 1, clip]
             for name in ("u", "delta", "B", "C", "z")
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -163,10 +164,10 @@ def _check(
 def _check_borders(cu_seqlens: Tensor, batch: int, length: int) -> None:
     """Refuse borders that are not those of clips one behind the other."""
     ends = cu_seqlens.tolist() if cu_seqlens.ndim == 1 else []
-    rising = all(a < b for a, b in zip(ends, ends[1:], strict=False))
-    whole = not cu_seqlens.is_floating_point()
-    if not (whole and batch == 1 and len(ends) > 1 and rising and (ends[0], ends[-1]) == (0, length)):
+    rising = len(ends) > 1 and all(a < b for a, b in pairwise(ends))
+    whole = rising and not cu_seqlens.is_floating_point() and (ends[0], ends[-1]) == (0, length)
+    if batch != 1 or not whole:
         raise InputError(
-            f"cu_seqlens rises from 0 to the length ({length}) in steps of at least 1, with a batch "
-            f"of 1; got a batch of {batch} and {ends[:4]}…{ends[-1:]}"
+            f"cu_seqlens rises from 0 to the length ({length}) in steps of at least 1, with a "
+            f"batch of 1; got a batch of {batch} and {ends[:4]}…{ends[-1:]}"
         )

@@ -17,7 +17,7 @@ from melastic.checkpoints.convert.official import (
 )
 from melastic.checkpoints.convert.tensors import official_tensors
 from melastic.classifier import Classifier
-from melastic.config import ClassTokenPooling, MeanPooling
+from melastic.config import ClassTokenPooling, MeanPooling, TransformerConfig
 from melastic.patches.grid import FreqTime
 
 LIMIT = 1e-3
@@ -86,9 +86,9 @@ def _compare_ast(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
             tensors,
             x,
             config.patches.stride,
-            config.encoder.num_heads,
+            _heads(model),
             eps=config.encoder.norm_eps,
-            head_eps=config.head_norm_eps,
+            head_eps=config.head_norm_eps or 0.0,
             pooling="class" if isinstance(config.pooling, ClassTokenPooling) else "mean",
         )
         yield _comparison(_size(x), official, model(x))
@@ -101,7 +101,7 @@ def _compare_flexiast(model: Classifier, tensors: Tensors) -> Iterator[Compariso
     for quarters in QUARTERS:
         patch = FreqTime(*(max(1, n * part // 4) for n, part in zip(own, quarters, strict=True)))
         if patch.freq <= x.shape[1] and patch.time <= x.shape[2]:
-            official = flexiast_logits(tensors, x, grid, patch, config.encoder.num_heads)
+            official = flexiast_logits(tensors, x, grid, patch, _heads(model))
             yield _comparison(f"{_size(x)}, patch {patch}", official, model(x, patch))
 
 
@@ -117,11 +117,17 @@ def _compare_elasticast(model: Classifier, tensors: Tensors) -> Iterator[Compari
             tensors,
             clips,
             patch,
-            config.encoder.num_heads,
+            _heads(model),
             row_tokens=most,
             pooling="mean" if isinstance(config.pooling, MeanPooling) else "attention",
         )
         yield _comparison(f"{mels} x ({lengths}), rows of {most} tokens", official, ours)
+
+
+def _heads(model: Classifier) -> int:
+    """Attention heads; none where the encoder is no transformer."""
+    encoder = model.config.encoder
+    return encoder.num_heads if isinstance(encoder, TransformerConfig) else 0
 
 
 def _size(x: Float[Tensor, "clips freq time"]) -> str:

@@ -84,14 +84,13 @@ def convert(state_dict: Mapping[str, Any], origin: str, facts: Facts) -> tuple[C
 def _read_off(model: Classifier) -> dict[str, Any]:
     """What a file says about its model, by the names of facts where there are such."""
     config = model.config
+    encoder = dataclasses.asdict(config.encoder)
+    usual = ("dim", "depth", "num_heads", "mlp_ratio", "variant", "state")
     return {
         "num_classes": len(model.labels),
-        "num_heads": config.encoder.num_heads,
         "patch": list(config.patches.patch),
         "stride": list(config.patches.stride),
         "positions": list(config.positions.grid),
-        "dim": config.encoder.dim,
-        "depth": config.encoder.depth,
-        "mlp_ratio": config.encoder.mlp_ratio,
-        "leading_tokens": config.pooling.leading,
+        **{name: encoder[name] for name in usual if name in encoder},
+        "learned_tokens": config.pooling.added,
     }

@@ -1,0 +1,191 @@
+"""Mamba encoder on ragged batches: a state space in place of attention, linear in length.
+
+Source: Mamba (arXiv:2312.00752) for the mixer; Audio Mamba (arXiv:2406.03344) and Vision Mamba
+    (arXiv:2401.09417) for both directions.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from melastic.config import MambaConfig
+from melastic.patches.batch import Layout
+from melastic.scan.convolution import causal_convolution
+from melastic.scan.operands import Operands
+from melastic.scan.selective import scan
+
+STEP_RANGE = (1e-3, 1e-1)
+"""Step sizes of a new model, log-uniform (Mamba, section 3.6)."""
+STEP_FLOOR = 1e-4
+"""Smallest step size of a new model."""
+
+
+class Rows(NamedTuple):
+    """How the tokens of a batch lie in rows: equal lengths in one each, others in one long row."""
+
+    batch: int
+    cu_seqlens: Int[Tensor, " clips_plus_one"] | None
+
+    @classmethod
+    def of(cls, layout: Layout, device: torch.device) -> "Rows":
+        """The rows of a layout."""
+        if len(layout.runs) == 1:
+            return cls(len(layout.lengths), None)
+        return cls(1, layout.cu_seqlens(device))
+
+
+class StateSpace(nn.Module):
+    """Convolution, step sizes, B and C from the input, and the scan of one direction or both.
+
+    Source: Mamba (arXiv:2312.00752), section 3; the second decay alone is Fo-Bi (arXiv:2406.03344).
+    """
+
+    def __init__(self, config: MambaConfig, *, both: bool) -> None:
+        """Make one with the published initial values.
+
+        Args:
+            config: of the encoder.
+            both: whether it also scans from the other end, with decays of its own.
+        """
+        super().__init__()
+        width, state, rank = config.width, config.state, config.step_rank
+        self.splits = (rank, state, state)
+        self.taps = nn.Parameter(torch.empty(width, config.taps))
+        self.taps_bias = nn.Parameter(torch.empty(width))
+        self.project = nn.Linear(width, rank + 2 * state, bias=False)
+        self.step = nn.Linear(rank, width)
+        decays = torch.arange(1, state + 1, dtype=torch.float32).log().expand(width, -1)
+        self.log_decay = nn.Parameter(decays.clone())
+        self.log_decay_back = nn.Parameter(decays.clone()) if both else None
+        self.skip = nn.Parameter(torch.ones(width))
+        self._initialise(rank, config.taps)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch length width"],
+        z: Float[Tensor, "batch length width"],
+        cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
+        *,
+        reverse: bool = False,
+    ) -> Float[Tensor, "batch length width"]:
+        """Mix each clip along its tokens.
+
+        Args:
+            x: input.
+            z: gate.
+            cu_seqlens: where clips begin and end; None: each row is one.
+            reverse: whether to begin at the end of each clip.
+        """
+        u = causal_convolution(x, self.taps, self.taps_bias, cu_seqlens, reverse=reverse)
+        return scan(self.operands(u, z, cu_seqlens, reverse=reverse))
+
+    def operands(
+        self,
+        u: Float[Tensor, "batch length width"],
+        z: Float[Tensor, "batch length width"],
+        cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
+        *,
+        reverse: bool = False,
+    ) -> Operands:
+        """What the scan works on.
+
+        Args:
+            u: input, after the convolution.
+            z: gate.
+            cu_seqlens: where clips begin and end; None: each row is one.
+            reverse: whether to begin at the end of each clip.
+        """
+        step, B, C = self.project(u).split(self.splits, dim=-1)
+        back = self.log_decay_back
+        return Operands(
+            u=u,
+            delta=functional.linear(step, self.step.weight),
+            A=-torch.exp(self.log_decay.float()),
+            B=B,
+            C=C,
+            D=self.skip,
+            z=z,
+            delta_bias=self.step.bias,
+            A_back=None if back is None else -torch.exp(back.float()),
+            cu_seqlens=cu_seqlens,
+            delta_softplus=True,
+            reverse=reverse,
+        )
+
+    @torch.no_grad()
+    def _initialise(self, rank: int, taps: int) -> None:
+        """Draw step sizes from their range; everything else as torch draws such layers."""
+        for value in (self.taps, self.taps_bias):
+            nn.init.uniform_(value, -(taps**-0.5), taps**-0.5)
+        nn.init.uniform_(self.step.weight, -(rank**-0.5), rank**-0.5)
+        low, high = (math.log(value) for value in STEP_RANGE)
+        steps = torch.empty_like(self.step.bias).uniform_(low, high).exp().clamp(min=STEP_FLOOR)
+        self.step.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # softplus gives the steps
+
+
+class Mixer(nn.Module):
+    """Gated state spaces between two projections.
+
+    Source: Mamba (arXiv:2312.00752), figure 3; Audio Mamba (arXiv:2406.03344), figure 3: Fo-Fo, one
+        direction; Fo-Bi, both over the same input; Bi-Bi, each direction with weights of its own
+        and the mean of both.
+    """
+
+    def __init__(self, config: MambaConfig) -> None:
+        """Make a mixer with the published initial values."""
+        super().__init__()
+        self.into = nn.Linear(config.dim, 2 * config.width, bias=False)
+        self.ahead = StateSpace(config, both=config.variant == "fo-bi")
+        self.back = StateSpace(config, both=False) if config.variant == "bi-bi" else None
+        self.out = nn.Linear(config.width, config.dim, bias=False)
+        with torch.no_grad():
+            self.out.weight /= math.sqrt(config.depth)
+
+    def forward(self, x: Float[Tensor, "tokens dim"], rows: Rows) -> Float[Tensor, "tokens dim"]:
+        """Let every token know of those of its clip that the directions bring."""
+        x, z = self.into(x).unflatten(0, (rows.batch, -1)).chunk(2, dim=-1)
+        y = self.ahead(x, z, rows.cu_seqlens)
+        if self.back is not None:
+            y = (y + self.back(x, z, rows.cu_seqlens, reverse=True)) / 2
+        return self.out(y.flatten(0, 1))
+
+
+class Block(nn.Module):
+    """Norm and mixer, added to their input, which stays in float32."""
+
+    def __init__(self, config: MambaConfig) -> None:
+        """Make a block with the published initial values."""
+        super().__init__()
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.mixer = Mixer(config)
+
+    def forward(self, x: Float[Tensor, "tokens dim"], rows: Rows) -> Float[Tensor, "tokens dim"]:
+        """Tokens to tokens."""
+        return x + self.mixer(self.norm(x), rows)
+
+
+class Mamba(nn.Module):
+    """A stack of blocks and a final RMSNorm.
+
+    Source: Audio Mamba (arXiv:2406.03344).
+    """
+
+    def __init__(self, config: MambaConfig) -> None:
+        """Make a stack with the published initial values."""
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+
+    def forward(
+        self, x: Float[Tensor, "tokens dim"], layout: Layout
+    ) -> Float[Tensor, "tokens dim"]:
+        """Tokens to tokens; the state starts anew in each clip."""
+        rows = Rows.of(layout, x.device)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        for block in self.blocks:
+            x = block(x, rows)
+        return self.norm(x)
