@@ -11,6 +11,8 @@ Variant = Literal["fo-fo", "fo-bi", "bi-bi"]
 """Directions of a state space encoder."""
 Place = Literal["first", "middle", "last", "both"]
 """Where class tokens stand among the tokens of a clip."""
+HEAD_NORM_EPS = 1e-5
+"""Added to the variance in a head's LayerNorm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +321,7 @@ class ModelConfig:
     positions: PositionConfig = LearnedGrid()
     encoder: EncoderConfig = TransformerConfig()
     pooling: PoolingConfig = ClassTokenPooling()
-    head_norm_eps: float | None = 1e-5
+    head_norm_eps: float | None = HEAD_NORM_EPS
     """Added to the variance in the head's LayerNorm; None: the head has none."""
     curve: tuple[CurvePoint, ...] = ()
     """Views worth their cost, as measured by a sweep, cheapest first."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from melastic.classifier import Classifier
 from melastic.config import (
+    HEAD_NORM_EPS,
     AttentionPooling,
     ClassTokenPooling,
     EncoderConfig,
@@ -236,7 +237,7 @@ def model_config(
         ),
         encoder=_encoder(architecture),
         pooling=_pooling(architecture),
-        head_norm_eps=ModelConfig.head_norm_eps if architecture.head_norm else None,
+        head_norm_eps=HEAD_NORM_EPS if architecture.head_norm else None,
     )
 
 

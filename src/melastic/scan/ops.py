@@ -92,11 +92,11 @@ def _laid_out(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 @scan_backward_op.register_fake
-def _(dy: Tensor, *inputs: Any) -> list[Tensor]:
+def _(_dy: Tensor, *inputs: Any) -> list[Tensor]:
     return [torch.empty_like(x) for x in inputs[: len(Gradients._fields)] if x is not None]
 
 
-def _scan_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _scan_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     """Keep the inputs; states are computed again."""
     ctx.save_for_backward(*inputs[:10])
     ctx.delta_softplus, ctx.reverse = inputs[10:]
@@ -152,11 +152,11 @@ def convolution_backward_op(
 
 
 @convolution_backward_op.register_fake
-def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+def _(_dy: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(x) for x in inputs[:3])
 
 
-def _convolution_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _convolution_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     """Keep the inputs; what goes into SiLU is computed again."""
     ctx.save_for_backward(*inputs[:4])
     ctx.reverse = inputs[4]
