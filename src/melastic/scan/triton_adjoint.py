@@ -1,13 +1,15 @@
 """The gradients of a selective scan on CUDA, in Triton.
 
-First the states that enter each chunk of steps, those of the scan and those of its adjoint, which runs
-from the other end. Then each chunk stands by itself, and both directions of a chunk are differentiated
-together. Sums over channels, chunks and clips go through float32 buffers in a fixed order, so that
-results are the same on every run.
+First the states that enter each chunk of steps, those of the scan and those of its adjoint, which
+runs from the other end. Then each group of chunks stands by itself, and both directions of a chunk
+are differentiated together. Sums over channels, groups and clips go through float32 buffers in a
+fixed order, so that results are the same on every run.
+
+Checked in Triton's interpreter, and compiled for an H100, on which it has not run yet.
 """
 
 from functools import partial
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
@@ -17,89 +19,89 @@ from torch import Tensor
 from melastic.scan.operands import Gradients, Operands
 from melastic.scan.triton_tiles import (
     LOG2_E,
-    View,
+    arguments_of,
     bounds,
     channels_of,
     clip_count,
     clip_of,
     decays_of,
     entering,
-    inputs_at,
-    inputs_of,
+    first_group,
     launch,
     load,
+    once,
     parameter,
     sigmoid,
+    sizes_at,
     store,
     tile_of,
-    vectors,
+    vectors_at,
     view,
 )
 
-SPAN = 4
+ELEMENTS = 32
+"""Of a tile in each lane; nearly eight times as many registers are in use."""
+SPAN = 8
 """Chunks of a group, whose gradients of A, D and the bias one program adds up."""
-
-
-class Outputs(NamedTuple):
-    """Gradients as the second kernel writes them; ``groups`` of chunks, ``blocks`` of channels."""
-
-    u: View
-    delta: View
-    z: View | None
-    B: View
-    """Of each block, in place of the batch: (blocks, batch * length, state)."""
-    C: View
-    A: Tensor
-    """Of each group: (groups, directions, dim, state)."""
-    D: Tensor
-    """Of each group: (groups, dim)."""
-    bias: Tensor
 
 
 @triton.jit
 @no_type_check
-def _gated(x, dy, row, first, channels, inside, T: tl.constexpr):
+def _gated(dy, z, row, first, channels, inside, T: tl.constexpr):
     """Gradient of the output before and after its way back through the gate, and the gate."""
     steps = tl.arange(0, T)[:, None, None]
     outer = load(dy, row, first, steps, channels[None], inside)
-    inner = outer
-    gate = outer
-    if x.z is not None:
-        gate = load(x.z, row, first, steps, channels[None], inside)
-        inner = outer * gate * sigmoid(gate)
+    inner, gate = outer, outer
+    if z is not None:
+        gate = load(z, row, first, steps, channels[None], inside)
+        inner = once(outer * gate * sigmoid(gate))
     return outer, inner, gate
 
 
 @triton.jit
 @no_type_check
+def _edge(edges, slot, channels, dim, N: tl.constexpr):
+    """Where the states at the edge of a chunk are, (group, state, lane)."""
+    states = tl.arange(0, N)[None, :, None]
+    return edges + tl.cast(slot, tl.int64) * N * dim + states * dim + channels[:, None, :]
+
+
+@triton.jit
+@no_type_check
 def _sweep(
-    x, dy, edges, slots,
-    DIRECTION: tl.constexpr, ADJOINT: tl.constexpr, BACK: tl.constexpr, SOFTPLUS: tl.constexpr,
+    u, delta, B, C, z, x, dy, few, many, groups,
+    DIRECTION: tl.constexpr, ADJOINT: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     SPAN: tl.constexpr, T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """States that enter each chunk of one clip, of a scan or of its adjoint."""
+    """States that enter each chunk of one clip, of a scan or of its adjoint.
+
+    Where it runs as the first scan does, only those that enter the first chunk of each group.
+    """
     row, begin, end = bounds(x.clips, tl.program_id(1), x.length)
     channels = channels_of(K, E)
+    there = channels[:, None, :] < x.dim
     decays = decays_of(x, channels, DIRECTION, N) * LOG2_E
+    bias = parameter(x.bias, channels, x.dim)
     state = tl.zeros((K, N, E), tl.float32)
     count = tl.cdiv(end - begin, T).to(tl.int32)
-    base = tl.program_id(1) * tl.cdiv(count, SPAN)
-    if x.clips is not None:
-        base = (begin // (T * SPAN)).to(tl.int32) + tl.program_id(1)
-    line = tl.cast(DIRECTION * 2 + ADJOINT, tl.int64) * slots + base * SPAN
-    states = tl.arange(0, N)[None, :, None]
-    for index in tl.range(0, count, num_stages=2):
-        chunk = count - 1 - index if BACK else index
-        first = begin + chunk * T
-        where = edges + (line + chunk) * N * x.dim
-        tl.store(where + states * x.dim + channels[:, None, :], state,
-                 mask=channels[:, None, :] < x.dim)  # fmt: skip
-        u, _, size, inside = inputs_at(x, row, first, end, channels, T, SOFTPLUS)
+    ALONG: tl.constexpr = (DIRECTION + ADJOINT) % 2 == 0
+    BACK: tl.constexpr = REVERSE == ALONG
+    group = DIRECTION * groups + first_group(x.clips, tl.program_id(1), begin, x.length, T * SPAN)
+    for step in tl.range(0, count, num_stages=2):
+        index = step if ALONG else count - 1 - step
+        if not ALONG:
+            tl.store(_edge(many, group * SPAN + index, channels, x.dim, N), state, mask=there)
+        elif index % SPAN == 0:
+            tl.store(_edge(few, group + index // SPAN, channels, x.dim, N), state, mask=there)
+        first = begin + (count - 1 - index if REVERSE else index) * T
+        given, _, size, inside = sizes_at(
+            u, delta, x, bias, row, first, end, channels, T, SOFTPLUS
+        )  # fmt: skip
         if ADJOINT:
-            _, inner, _ = _gated(x, dy, row, first, channels, inside, T)
-            drive = inner[:, :, None, :] * vectors(x.C, row, first, end, x.state, T, N)
+            _, inner, _ = _gated(dy, z, row, first, channels, inside, T)
+            drive = inner[:, :, None, :] * vectors_at(C, x, row, first, end, T, N)
         else:
-            drive = (size * u)[:, :, None, :] * vectors(x.B, row, first, end, x.state, T, N)
+            drive = (size * given)[:, :, None, :] * vectors_at(B, x, row, first, end, T, N)
         decay = tl.exp2(size[:, :, None, :] * decays[None])
         _, state = entering(decay, drive, state, T, BACK, ADJOINT)
 
@@ -107,135 +109,144 @@ def _sweep(
 @triton.jit
 @no_type_check
 def _edges(
-    x, dy, edges, slots,
+    u, delta, B, C, z, x, dy, few, many, groups,
     DIRECTIONS: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr, SPAN: tl.constexpr,
     T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
     """All sweeps side by side: of each direction the scan, then the adjoint, from the other end."""
     for kind in tl.static_range(2 * DIRECTIONS):
         if tl.program_id(2) == kind:
-            back = (REVERSE + kind // 2 + kind % 2) % 2 == 1
-            _sweep(x, dy, edges, slots, kind // 2, kind % 2, back, SOFTPLUS, SPAN, T, K, N, E)
+            _sweep(
+                u, delta, B, C, z, x, dy, few, many, groups,
+                kind // 2, kind % 2, REVERSE, SOFTPLUS, SPAN, T, K, N, E,
+            )  # fmt: skip
 
 
 @triton.jit
 @no_type_check
 def _direction(
-    A, edge, size, u, inner, B, C, channels, dim, line,
-    BACK: tl.constexpr, T: tl.constexpr, N: tl.constexpr,
-):  # fmt: skip
+    A, state, adjoint, size, given, inner, write, read, BACK: tl.constexpr, T: tl.constexpr
+):
     """What one direction of a chunk adds to each gradient.
 
     Returns:
-        Output; gradients of size * u, of the size by way of the decay, of B, of C, of A.
+        States that leave it, of the scan and of the adjoint; output; gradients of size * u, of the
+        size by way of the decay, of B, of C, of A.
     """
-    states = tl.arange(0, N)[None, :, None]
-    channel = channels[:, None, :]
-    where = edge + states * dim + channel
-    state = tl.load(where, mask=channel < dim, other=0.0)
-    adjoint = tl.load(where + line, mask=channel < dim, other=0.0)
-    size, drive, inner = size[:, :, None, :], (size * u)[:, :, None, :], inner[:, :, None, :]
+    size, drive, inner = size[:, :, None, :], (size * given)[:, :, None, :], inner[:, :, None, :]
     decay = tl.exp2(size * (A * LOG2_E)[None])
-    before, _ = entering(decay, drive * B, state, T, BACK, False)
-    after, _ = entering(decay, inner * C, adjoint, T, not BACK, True)
-    held = decay * before + drive * B
-    pull = after + inner * C
+    before, state = entering(decay, drive * write, state, T, BACK, False)
+    after, adjoint = entering(decay, inner * read, adjoint, T, not BACK, True)
+    held = decay * before + drive * write
+    pull = after + inner * read
     through = decay * pull * before
     to_B = tl.sum(tl.sum(pull * drive, axis=1), axis=2)
     to_C = tl.sum(tl.sum(held * inner, axis=1), axis=2)
-    to_A = tl.sum(through * size, axis=0)
-    out = tl.sum(held * C, axis=2)
-    return out, tl.sum(pull * B, axis=2), tl.sum(through * A[None], axis=2), to_B, to_C, to_A
+    return (
+        state, adjoint, tl.sum(held * read, axis=2), tl.sum(pull * write, axis=2),
+        tl.sum(through * A[None], axis=2), to_B, to_C, tl.sum(through * size, axis=0),
+    )  # fmt: skip
 
 
 @triton.jit
 @no_type_check
 def _elementwise(
-    x, out, y, to_x, to_size, u, raw, size, outer, inner, gate, row, first, channels, inside,
-    T: tl.constexpr, SOFTPLUS: tl.constexpr,
+    du, ddelta, dz, out, to_drive, to_size, given, raw, size, outer, inner, gate, skip,
+    row, first, channels, inside, T: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of u, delta and z; sums over steps of those of D and the bias."""
     steps = tl.arange(0, T)[:, None, None]
-    to_u = to_x * size
-    if x.D is not None:
-        skip = parameter(x.D, channels, x.dim)
-        to_u += skip * inner
-        y += skip * u
-    store(out.u, row, first, steps, channels[None], inside, to_u)
-    to_delta = tl.where(inside, to_size + to_x * u, 0.0)
+    store(du, row, first, steps, channels[None], inside, to_drive * size + skip * inner)
+    to_delta = tl.where(inside, to_size + to_drive * given, 0.0)
     if SOFTPLUS:
         to_delta *= sigmoid(raw)
-    store(out.delta, row, first, steps, channels[None], inside, to_delta)
-    if x.z is not None:
-        open_ = sigmoid(gate)
-        to_z = outer * y * open_ * (1.0 + gate * (1.0 - open_))
-        store(out.z, row, first, steps, channels[None], inside, to_z)
-    return tl.sum(inner * u, axis=0), tl.sum(to_delta, axis=0)
+    store(ddelta, row, first, steps, channels[None], inside, to_delta)
+    if dz is not None:
+        ajar = sigmoid(gate)
+        to_z = outer * (out + skip * given) * ajar * (1.0 + gate * (1.0 - ajar))
+        store(dz, row, first, steps, channels[None], inside, to_z)
+    return tl.sum(inner * given, axis=0), tl.sum(to_delta, axis=0)
 
 
 @triton.jit
 @no_type_check
-def _add_up(x, data, line, channels, value, N: tl.constexpr):
+def _write_vectors(data, x, row, first, end, value, T: tl.constexpr, N: tl.constexpr):
+    """Write this block's share of the gradient of B or C."""
+    steps, states = tl.arange(0, T)[:, None], tl.arange(0, N)[None, :]
+    inside = (first + steps < end) & (states < x.state)
+    first += row * x.length
+    store(data, tl.program_id(0), first, steps, states, inside, value)
+
+
+@triton.jit
+@no_type_check
+def _write_decays(dA, x, line, channels, value, N: tl.constexpr):
     """Write the gradient of A in one group of chunks."""
     states = tl.arange(0, N)[None, :, None]
     channel = channels[:, None, :]
     where = (tl.cast(line, tl.int64) * x.dim + channel) * x.state + states
-    tl.store(data + where, value, mask=(channel < x.dim) & (states < x.state))
+    tl.store(dA + where, value, mask=(channel < x.dim) & (states < x.state))
 
 
 @triton.jit
 @no_type_check
 def _gradients(
-    x, dy, edges, slots, out, clips, each,
+    u, delta, B, C, z, x, dy, few, many, groups, du, ddelta, dz, dB, dC, dA, dD, dbias, clips,
     DIRECTIONS: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr, SPAN: tl.constexpr,
     CLIPS: tl.constexpr, T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """All gradients of one group of chunks and block of channels."""
-    block, slot = tl.program_id(0), tl.program_id(1)
-    clip, group = clip_of(x.clips, slot, clips, each, T * SPAN, CLIPS)
+    """All gradients of one group of chunks and block of channels, in the first scan's order."""
+    group = tl.program_id(1)
+    clip = clip_of(x.clips, group, clips, x.length, T * SPAN, CLIPS)
     row, begin, end = bounds(x.clips, clip, x.length)
     channels = channels_of(K, E)
-    count = tl.minimum(tl.cdiv(end - begin, T).to(tl.int32) - group * SPAN, SPAN)
-    line = tl.cast(slots, tl.int64) * N * x.dim
-    A = decays_of(x, channels, 0, N)
-    A_back = decays_of(x, channels, DIRECTIONS - 1, N)
-    steps, states = tl.arange(0, T), tl.arange(0, N)
-    to_A = tl.zeros((K, N, E), tl.float32)
-    to_A_back = tl.zeros((K, N, E), tl.float32)
-    to_D = tl.zeros((K, E), tl.float32)
-    to_bias = tl.zeros((K, E), tl.float32)
-    for index in tl.range(0, count, num_stages=2):
-        first = begin + (group * SPAN + index) * T
-        edge = edges + tl.cast(slot * SPAN + index, tl.int64) * N * x.dim
-        u, raw, size, inside = inputs_at(x, row, first, end, channels, T, SOFTPLUS)
-        outer, inner, gate = _gated(x, dy, row, first, channels, inside, T)
-        B = vectors(x.B, row, first, end, x.state, T, N)
-        C = vectors(x.C, row, first, end, x.state, T, N)
-        y, to_x, to_size, to_B, to_C, add = _direction(
-            A, edge, size, u, inner, B, C, channels, x.dim, line, REVERSE, T, N
-        )
-        to_A += add
-        if DIRECTIONS == 2:
-            y_2, to_x_2, to_size_2, to_B_2, to_C_2, add = _direction(
-                A_back, edge + 2 * line, size, u, inner, B, C, channels, x.dim, line,
-                not REVERSE, T, N,
-            )  # fmt: skip
-            y, to_x, to_size = y + y_2, to_x + to_x_2, to_size + to_size_2
-            to_B, to_C, to_A_back = to_B + to_B_2, to_C + to_C_2, to_A_back + add
-        add_D, add_bias = _elementwise(
-            x, out, y, to_x, to_size, u, raw, size, outer, inner, gate, row, first, channels,
-            inside, T, SOFTPLUS,
-        )  # fmt: skip
-        to_D += add_D
-        to_bias += add_bias
-        rows, inside = steps[:, None], (first + steps[:, None] < end) & (states[None] < x.state)
-        store(out.B, block, row * x.length + first, rows, states[None], inside, to_B)
-        store(out.C, block, row * x.length + first, rows, states[None], inside, to_C)
-    _add_up(x, out.A, slot * DIRECTIONS, channels, to_A, N)
+    there = channels[:, None, :] < x.dim
+    chunks = tl.cdiv(end - begin, T).to(tl.int32)
+    number = (group - first_group(x.clips, clip, begin, x.length, T * SPAN)) * SPAN
+    skip, bias = parameter(x.D, channels, x.dim), parameter(x.bias, channels, x.dim)
+    A, A_back = decays_of(x, channels, 0, N), decays_of(x, channels, DIRECTIONS - 1, N)
+    sum_A, sum_A_back = tl.zeros((K, N, E), tl.float32), tl.zeros((K, N, E), tl.float32)
+    sum_D, sum_bias = tl.zeros((K, E), tl.float32), tl.zeros((K, E), tl.float32)
+    state = once(tl.load(_edge(few, group, channels, x.dim, N), mask=there, other=0.0))
+    adjoint_2 = state
     if DIRECTIONS == 2:
-        _add_up(x, out.A, slot * DIRECTIONS + 1, channels, to_A_back, N)
-    tl.store(out.D + slot * x.dim + channels, to_D, mask=channels < x.dim)
-    tl.store(out.bias + slot * x.dim + channels, to_bias, mask=channels < x.dim)
+        where = _edge(few, group + groups, channels, x.dim, N)
+        adjoint_2 = once(tl.load(where, mask=there, other=0.0))
+    for step in tl.range(0, tl.minimum(chunks - number, SPAN), num_stages=2):
+        index = number + step
+        first = begin + (chunks - 1 - index if REVERSE else index) * T
+        given, raw, size, inside = sizes_at(
+            u, delta, x, bias, row, first, end, channels, T, SOFTPLUS
+        )  # fmt: skip
+        outer, inner, gate = _gated(dy, z, row, first, channels, inside, T)
+        write = vectors_at(B, x, row, first, end, T, N)
+        read = vectors_at(C, x, row, first, end, T, N)
+        where = _edge(many, group * SPAN + step, channels, x.dim, N)
+        adjoint = tl.load(where, mask=there, other=0.0)
+        state, _, out, to_drive, to_size, to_B, to_C, to_A = _direction(
+            A, state, adjoint, size, given, inner, write, read, REVERSE, T
+        )
+        sum_A += to_A
+        if DIRECTIONS == 2:
+            where += tl.cast(groups, tl.int64) * SPAN * N * x.dim
+            state_2 = tl.load(where, mask=there, other=0.0)
+            _, adjoint_2, out_2, to_drive_2, to_size_2, to_B_2, to_C_2, to_A = _direction(
+                A_back, state_2, adjoint_2, size, given, inner, write, read, not REVERSE, T
+            )
+            out, to_drive, to_size = out + out_2, to_drive + to_drive_2, to_size + to_size_2
+            to_B, to_C, sum_A_back = to_B + to_B_2, to_C + to_C_2, sum_A_back + to_A
+        to_D, to_bias = _elementwise(
+            du, ddelta, dz, out, to_drive, to_size, given, raw, size, outer, inner, gate, skip,
+            row, first, channels, inside, T, SOFTPLUS,
+        )  # fmt: skip
+        sum_D, sum_bias = sum_D + to_D, sum_bias + to_bias
+        _write_vectors(dB, x, row, first, end, to_B, T, N)
+        _write_vectors(dC, x, row, first, end, to_C, T, N)
+    _write_decays(dA, x, group * DIRECTIONS, channels, sum_A, N)
+    if DIRECTIONS == 2:
+        _write_decays(dA, x, group * DIRECTIONS + 1, channels, sum_A_back, N)
+    tl.store(dD + group * x.dim + channels, sum_D, mask=channels < x.dim)
+    tl.store(dbias + group * x.dim + channels, sum_bias, mask=channels < x.dim)
 
 
 def gradients(dy: Tensor, operands: Operands) -> Gradients:
@@ -248,40 +259,38 @@ def gradients(dy: Tensor, operands: Operands) -> Gradients:
     Raises:
         InputError: float64.
     """
-    x, tile = inputs_of(operands), tile_of(operands, 64)
-    batch, length, dim = operands.u.shape
-    clips = clip_count(dy, operands.cu_seqlens)
-    each = triton.cdiv(length, tile.T * SPAN)
-    groups = batch * each if x.clips is None else length // (tile.T * SPAN) + clips
+    given, tile = arguments_of(operands), tile_of(operands, ELEMENTS)
+    (batch, length, dim), state = operands.u.shape, operands.A.shape[1]
+    clips, whole = clip_count(dy, operands.cu_seqlens), operands.cu_seqlens is None
+    span = tile.T * SPAN
+    groups = batch * triton.cdiv(length, span) if whole else length // span + clips
     blocks = triton.cdiv(dim, tile.K * tile.E)
-    directions = x.A.shape[0]
+    directions = 1 if operands.A_back is None else 2
     new = partial(torch.empty, dtype=torch.float32, device=dy.device)
-    edges = new(2 * directions, groups * SPAN, tile.N, dim)
-    B, C = new(2, blocks, batch * length, x.state)
-    A, D, bias = new(groups, directions, dim, x.state), new(groups, dim), new(groups, dim)
-    u, delta, z = (_like(like) for like in (operands.u, operands.delta, operands.z))
-    out = Outputs(view(u), view(delta), view(z), view(B), view(C), A, D, bias)
-    shared = {
-        "x": x, "dy": view(dy), "edges": edges, "slots": groups * SPAN, "SPAN": SPAN,
-        "DIRECTIONS": directions, "REVERSE": operands.reverse, "SOFTPLUS": operands.delta_softplus,
-        **tile._asdict(),
+    few, many = (new(directions, n, tile.N, dim) for n in (groups, groups * SPAN))
+    dB, dC = new(2, blocks, batch * length, state)
+    dA, dD, dbias = new(groups, directions, dim, state), new(groups, dim), new(groups, dim)
+    du, ddelta, dz = (_like(x) for x in (operands.u, operands.delta, operands.z))
+    given |= tile._asdict() | {
+        "dy": view(dy), "few": few, "many": many, "groups": groups, "DIRECTIONS": directions,
+        "REVERSE": operands.reverse, "SPAN": SPAN,
     }  # fmt: skip
-    launch(_edges, (blocks, clips, 2 * directions), dy.device, **shared)
+    launch(_edges, (blocks, clips, 2 * directions), dy.device, **given)
     launch(
-        _gradients, (blocks, groups), dy.device, out=out, clips=clips, each=each,
-        CLIPS=triton.next_power_of_2(clips), **shared,
+        _gradients, (blocks, groups), dy.device, **given, du=view(du), ddelta=view(ddelta),
+        dz=view(dz), dB=view(dB), dC=view(dC), dA=dA, dD=dD, dbias=dbias, clips=clips,
+        CLIPS=triton.next_power_of_2(clips),
     )  # fmt: skip
-    shape = (batch, length, x.state)
-    to_A = A.sum(0)
+    to_A = dA.sum(0)
     return Gradients(
-        u=u,
-        delta=delta,
+        u=du,
+        delta=ddelta,
         A=to_A[0].to(operands.A.dtype),
-        B=B.sum(0).view(shape).to(operands.B.dtype),
-        C=C.sum(0).view(shape).to(operands.C.dtype),
-        D=_as(operands.D, directions * D.sum(0)),
-        z=z,
-        delta_bias=_as(operands.delta_bias, bias.sum(0)),
+        B=dB.sum(0).view(batch, length, state).to(operands.B.dtype),
+        C=dC.sum(0).view(batch, length, state).to(operands.C.dtype),
+        D=_as(operands.D, directions * dD.sum(0)),
+        z=dz,
+        delta_bias=_as(operands.delta_bias, dbias.sum(0)),
         A_back=_as(operands.A_back, to_A[-1]),
     )
 

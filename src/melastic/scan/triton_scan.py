@@ -1,12 +1,10 @@
-"""The selective scan on CUDA, in Triton: one pass forward, two backward.
+"""The selective scan on CUDA, in Triton.
 
-Forward, a program runs through one clip with the states of its channels in registers. Backward, the
-states that enter each chunk of steps are computed first, those of the scan and those of its adjoint,
-which runs from the other end; then each chunk stands by itself, and both directions of a chunk are
-differentiated together. Sums over channels, chunks and clips go through float32 buffers in a fixed
-order, so that results are the same on every run.
+A program runs through one clip with the states of its channels in registers, a tile of steps at a
+time, while the next tile is on its way; a second direction is a second run, whose output the first
+adds to its own. The gradients are in :mod:`melastic.scan.triton_adjoint`.
 
-Checked in Triton's interpreter and compiled for an H100, which it has not run on yet.
+Checked in Triton's interpreter, and compiled for an H100, on which it has not run yet.
 """
 
 from typing import no_type_check
@@ -21,28 +19,31 @@ from melastic.scan import triton_adjoint
 from melastic.scan.operands import Gradients, Operands
 from melastic.scan.triton_tiles import (
     LOG2_E,
+    arguments_of,
     bounds,
     channels_of,
     clip_count,
     decays_of,
     entering,
-    inputs_at,
-    inputs_of,
     launch,
     load,
     parameter,
     sigmoid,
+    sizes_at,
     store,
     tile_of,
-    vectors,
+    vectors_at,
     view,
 )
+
+ELEMENTS = 64
+"""Of a tile in each lane; twice as many registers are in use."""
 
 
 @triton.jit
 @no_type_check
 def _forward(
-    x, partial, y,
+    u, delta, B, C, z, x, partial, y,
     DIRECTION: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
@@ -50,24 +51,25 @@ def _forward(
     row, begin, end = bounds(x.clips, tl.program_id(1), x.length)
     channels = channels_of(K, E)
     decays = decays_of(x, channels, DIRECTION, N) * LOG2_E
+    skip, bias = parameter(x.D, channels, x.dim), parameter(x.bias, channels, x.dim)
     state = tl.zeros((K, N, E), tl.float32)
     count = tl.cdiv(end - begin, T).to(tl.int32)
     steps = tl.arange(0, T)[:, None, None]
     for index in tl.range(0, count, num_stages=2):
         first = begin + (count - 1 - index if REVERSE else index) * T
-        u, _, size, inside = inputs_at(x, row, first, end, channels, T, SOFTPLUS)
-        B = vectors(x.B, row, first, end, x.state, T, N)
-        C = vectors(x.C, row, first, end, x.state, T, N)
+        given, _, size, inside = sizes_at(
+            u, delta, x, bias, row, first, end, channels, T, SOFTPLUS
+        )  # fmt: skip
+        write = vectors_at(B, x, row, first, end, T, N)
+        read = vectors_at(C, x, row, first, end, T, N)
         decay = tl.exp2(size[:, :, None, :] * decays[None])
-        drive = (size * u)[:, :, None, :] * B
+        drive = (size * given)[:, :, None, :] * write
         held, state = entering(decay, drive, state, T, REVERSE, False)
-        out = tl.sum((decay * held + drive) * C, axis=2)
+        out = tl.sum((decay * held + drive) * read, axis=2) + skip * given
         if partial is not None:
             out += load(partial, row, first, steps, channels[None], inside)
-        if x.D is not None:
-            out += parameter(x.D, channels, x.dim) * u
-        if x.z is not None:
-            gate = load(x.z, row, first, steps, channels[None], inside)
+        if z is not None:
+            gate = load(z, row, first, steps, channels[None], inside)
             out *= gate * sigmoid(gate)
         store(y, row, first, steps, channels[None], inside, out)
 
@@ -81,24 +83,19 @@ def forward(operands: Operands) -> Float[Tensor, "batch length dim"]:
     Raises:
         InputError: float64.
     """
-    x, tile = inputs_of(operands), tile_of(operands, 32)
-    grid = (
-        triton.cdiv(x.dim, tile.K * tile.E),
-        clip_count(operands.u, operands.cu_seqlens),
-    )
+    given, tile = arguments_of(operands), tile_of(operands, ELEMENTS)
     y = torch.empty(operands.u.shape, dtype=operands.u.dtype, device=operands.u.device)
-    options = {"SOFTPLUS": operands.delta_softplus, **tile._asdict()}
-    partial = None
+    clips = clip_count(y, operands.cu_seqlens)
+    grid = (triton.cdiv(y.shape[2], tile.K * tile.E), clips)
+    given |= tile._asdict() | {"partial": None}
     if operands.A_back is not None:
-        partial = view(torch.empty(y.shape, dtype=torch.float32, device=y.device))
-        launch(
-            _forward, grid, y.device, x=x._replace(z=None, D=None), partial=None, y=partial,
-            DIRECTION=1, REVERSE=not operands.reverse, **options,
-        )  # fmt: skip
-    launch(
-        _forward, grid, y.device, x=x, partial=partial, y=view(y),
-        DIRECTION=0, REVERSE=operands.reverse, **options,
-    )  # fmt: skip
+        other = view(torch.empty(y.shape, dtype=torch.float32, device=y.device))
+        ungated = given | {"z": None, "x": given["x"]._replace(D=None), "y": other}
+        reverse = not operands.reverse
+        launch(_forward, grid, y.device, **ungated, DIRECTION=1, REVERSE=reverse)
+        given["partial"] = other
+    given["y"] = view(y)
+    launch(_forward, grid, y.device, **given, DIRECTION=0, REVERSE=operands.reverse)
     return y
 
 

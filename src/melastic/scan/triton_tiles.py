@@ -1,9 +1,9 @@
 """What the Triton kernels share: clips, tiles, and a recurrence over the rows of a tile.
 
-A program is one warp and works on a tile of (step, group, state, lane), channel ``group * lanes +
-lane``: 8 lanes along the channels and 4 along the states, so that sums over states and over channels
-cross few lanes and all steps of a state lie in one. Steps outside the clip have step size 0 and input
-0 and leave the state as it is.
+A program is one warp and works on a tile of (step, group, state, lane) for the channels ``8 group +
+lane``: its lanes lie 8 along the channels and 4 along the states, so that sums over either cross few
+of them, and all steps of a state are in the registers of one. Steps outside the clip have step size 0
+and input 0 and leave the state as it is.
 """
 
 from typing import Any, NamedTuple, no_type_check
@@ -18,7 +18,9 @@ from melastic.scan.operands import Operands
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LANES = 8
-"""Channels side by side in a warp; the other 4 lie along the states."""
+"""Channels side by side in a warp, 4 times over: its lanes lie along the states too."""
+PROGRAMS = 1024
+"""As many are wanted, two for each of an H100's schedulers, before each gets more channels."""
 
 
 class View(NamedTuple):
@@ -59,14 +61,9 @@ def clip_count(x: Tensor, cu_seqlens: Tensor | None) -> int:
     return x.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
 
 
-class Inputs(NamedTuple):
-    """Operands as the kernels take them."""
+class Shared(NamedTuple):
+    """What all kernels need beside the sequences."""
 
-    u: View
-    delta: View
-    B: View
-    C: View
-    z: View | None
     A: Tensor
     """Of each direction: (directions, dim, state)."""
     D: Tensor | None
@@ -91,21 +88,26 @@ class Tile(NamedTuple):
     """Channels of a group."""
 
 
-def tile_of(operands: Operands, registers: int) -> Tile:
-    """A tile of which each lane holds so many elements.
+def tile_of(operands: Operands, elements: int) -> Tile:
+    """Shape of the tiles: wide where that leaves enough programs to fill a GPU.
 
     Args:
         operands: of the scan.
-        registers: elements of a lane; a backward pass holds about four times as many.
+        elements: of a tile, in each lane; they lie in registers, several times over.
     """
     states = max(32 // LANES, triton.next_power_of_2(operands.A.shape[1]))
-    groups = 1 if operands.u.shape[2] <= LANES or states > 32 else 2
-    steps = registers * 32 // (groups * states * LANES)
-    return Tile(min(16, max(1, steps)), groups, states, LANES)
+    clips = clip_count(operands.u, operands.cu_seqlens)
+    groups = max(1, min(4, elements // states))
+    while groups > 1 and clips * triton.cdiv(operands.u.shape[2], LANES * groups) < PROGRAMS:
+        groups //= 2
+    steps = max(1, min(16, elements * 32 // (groups * states * LANES)))
+    return Tile(steps, groups, states, LANES)
 
 
-def inputs_of(operands: Operands) -> Inputs:
-    """Strides of the large tensors; the small ones as contiguous float32.
+def arguments_of(operands: Operands) -> dict[str, Any]:
+    """Operands as the kernels take them: strides of the sequences, parameters in float32.
+
+    The views are not put into one tuple: Triton 3.6 loses strides of 1 in a tuple of tuples.
 
     Args:
         operands: of the scan.
@@ -116,16 +118,19 @@ def inputs_of(operands: Operands) -> Inputs:
     if operands.u.dtype == torch.float64:
         raise InputError("the Triton scan keeps its state in float32, not float64; use the loop")
     A, back, D = operands.A.to(torch.float32), operands.A_back, small(operands.D)
-    return Inputs(
-        *(view(x) for x in (operands.u, operands.delta, operands.B, operands.C, operands.z)),
-        A=A[None].contiguous() if back is None else torch.stack([A, back.to(torch.float32)]),
-        D=D if D is None or back is None else 2 * D,
-        bias=small(operands.delta_bias),
-        clips=operands.cu_seqlens,
-        length=operands.u.shape[1],
-        dim=operands.u.shape[2],
-        state=operands.A.shape[1],
-    )
+    sequences = ("u", "delta", "B", "C", "z")
+    return {name: view(getattr(operands, name)) for name in sequences} | {
+        "x": Shared(
+            A=A[None].contiguous() if back is None else torch.stack([A, back.to(torch.float32)]),
+            D=D if D is None or back is None else 2 * D,
+            bias=small(operands.delta_bias),
+            clips=operands.cu_seqlens,
+            length=operands.u.shape[1],
+            dim=operands.u.shape[2],
+            state=operands.A.shape[1],
+        ),
+        "SOFTPLUS": operands.delta_softplus,
+    }
 
 
 def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, **arguments: Any) -> None:
@@ -164,21 +169,27 @@ def bounds(clips, clip, length):
 
 @triton.jit
 @no_type_check
-def clip_of(clips, slot, count, each, SPAN: tl.constexpr, CLIPS: tl.constexpr):
-    """Clip to which a slot of SPAN steps belongs, and its number within the clip.
-
-    Clip i has the slots from ``begin // SPAN + i`` on: they are at least as many as it needs.
-    """
+def first_group(clips, clip, begin, length, SPAN: tl.constexpr):
+    """Number of a clip's first group of SPAN steps; clips have at least as many as they need."""
     if clips is None:
-        clip = slot // each
-        first = clip * each
+        first = clip * tl.cdiv(length, SPAN)
+    else:
+        first = (begin // SPAN).to(tl.int32) + clip
+    return first
+
+
+@triton.jit
+@no_type_check
+def clip_of(clips, group, count, length, SPAN: tl.constexpr, CLIPS: tl.constexpr):
+    """Clip to which a group belongs, of so many clips, padded to CLIPS."""
+    if clips is None:
+        clip = group // tl.cdiv(length, SPAN)
     else:
         index = tl.arange(0, CLIPS)
-        begins = tl.load(clips + index, mask=index < count, other=0).to(tl.int32)
-        firsts = begins // SPAN + index
-        clip = tl.sum(((firsts <= slot) & (index < count)).to(tl.int32)) - 1
-        first = (tl.load(clips + clip) // SPAN).to(tl.int32) + clip
-    return clip, slot - first
+        begins = tl.load(clips + index, mask=index < count, other=0).to(tl.int64)
+        before = first_group(clips, index, begins, length, SPAN) <= group
+        clip = tl.sum((before & (index < count)).to(tl.int32)) - 1
+    return clip
 
 
 @triton.jit
@@ -203,7 +214,7 @@ def store(x, row, first, steps, channels, inside, value):
 @no_type_check
 def softplus(x):
     """log(1 + exp(x)) to float32 accuracy: log(1 + e) = 2 artanh(e / (2 + e)), as a series."""
-    small = tl.exp(-tl.abs(x))
+    small = tl.exp2(-tl.abs(x) * LOG2_E)
     ratio = small / (2.0 + small)
     square = ratio * ratio
     series = 1.0 / 15.0
@@ -221,8 +232,18 @@ def softplus(x):
 @no_type_check
 def sigmoid(x):
     """1 / (1 + exp(-x)), without overflow."""
-    small = tl.exp(-tl.abs(x))
+    small = tl.exp2(-tl.abs(x) * LOG2_E)
     return tl.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+@triton.jit
+@no_type_check
+def once(x):
+    """The same numbers, by a sum over an axis of one that layouts do not pass.
+
+    Without it, what x is made of would be computed anew in each lane along the states.
+    """
+    return tl.sum(x[None], axis=0)
 
 
 @triton.jit
@@ -274,31 +295,31 @@ def decays_of(x, channels, direction, N: tl.constexpr):
 @triton.jit
 @no_type_check
 def parameter(data, channels, dim):
-    """A parameter of each channel, (1, group, lane)."""
-    return tl.load(data + channels, mask=channels < dim, other=0.0)[None]
+    """A parameter of each channel, (1, group, lane); 0 where there is none."""
+    if data is None:
+        values = tl.zeros(channels.shape, tl.float32)
+    else:
+        values = tl.load(data + channels, mask=channels < dim, other=0.0)
+    return values[None]
 
 
 @triton.jit
 @no_type_check
-def inputs_at(x, row, first, end, channels, T: tl.constexpr, SOFTPLUS: tl.constexpr):
+def sizes_at(u, delta, x, bias, row, first, end, channels, T: tl.constexpr, SOFTPLUS: tl.constexpr):
     """Input, step size before and after its softplus, and what is inside: (step, group, lane)."""
     steps = tl.arange(0, T)[:, None, None]
     inside = (first + steps < end) & (channels < x.dim)[None]
-    u = load(x.u, row, first, steps, channels[None], inside)
-    raw = load(x.delta, row, first, steps, channels[None], inside)
-    if x.bias is not None:
-        raw += parameter(x.bias, channels, x.dim)
+    given = load(u, row, first, steps, channels[None], inside)
+    raw = load(delta, row, first, steps, channels[None], inside) + bias
     size = softplus(raw) if SOFTPLUS else raw
-    return u, raw, tl.where(inside, size, 0.0), inside
+    return given, raw, once(tl.where(inside, size, 0.0)), inside
 
 
 @triton.jit
 @no_type_check
-def vectors(data, row, first, end, state, T: tl.constexpr, N: tl.constexpr):
+def vectors_at(data, x, row, first, end, T: tl.constexpr, N: tl.constexpr):
     """B or C, (step, 1, state, 1)."""
     steps = tl.arange(0, T)[:, None]
     states = tl.arange(0, N)[None, :]
-    inside = (first + steps < end) & (states < state)
+    inside = (first + steps < end) & (states < x.state)
     return load(data, row, first, steps, states, inside)[:, None, :, None]
-
-
