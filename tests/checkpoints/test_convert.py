@@ -288,7 +288,7 @@ def test_a_flexiast_reads_patches_of_any_size_from_one_kernel(prefix):
     assert (config.patches.patch, config.patches.stride) == ((16, 16), (16, 16))
     assert (config.positions.reading, config.positions.antialias) == ("stretch", True)
     assert (config.patches.resize.method, config.patches.resize.antialias) == ("pi", False)
-    assert len(model.class_tokens) == config.pooling.leading == prefix
+    assert len(model.class_tokens) == config.pooling.added == prefix
     assert torch.equal(model.patch_embed.kernel, state["patch_embed.proj.weight"][:, 0])
 
 

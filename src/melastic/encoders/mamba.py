@@ -5,7 +5,7 @@ Source: Mamba (arXiv:2312.00752) for the mixer; Audio Mamba (arXiv:2406.03344) a
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from melastic.config import MambaConfig
+from melastic.encoders.norm import AddNorm
 from melastic.patches.batch import Layout
 from melastic.scan.convolution import causal_convolution
 from melastic.scan.operands import Operands
@@ -22,6 +23,10 @@ STEP_RANGE = (1e-3, 1e-1)
 """Step sizes of a new model, log-uniform (Mamba, section 3.6)."""
 STEP_FLOOR = 1e-4
 """Smallest step size of a new model."""
+
+
+Decays = tuple[Float[Tensor, "width state"], ...]
+"""``A`` of the direction ahead and, where there is one, of the direction back."""
 
 
 class Rows(NamedTuple):
@@ -70,6 +75,7 @@ class StateSpace(nn.Module):
         z: Float[Tensor, "batch length width"],
         cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
         *,
+        decays: Decays,
         reverse: bool = False,
     ) -> Float[Tensor, "batch length width"]:
         """Mix each clip along its tokens.
@@ -77,11 +83,12 @@ class StateSpace(nn.Module):
         Args:
             x: input.
             z: gate.
+            decays: of each direction.
             cu_seqlens: where clips begin and end; None: each row is one.
             reverse: whether to begin at the end of each clip.
         """
         u = causal_convolution(x, self.taps, self.taps_bias, cu_seqlens, reverse=reverse)
-        return scan(self.operands(u, z, cu_seqlens, reverse=reverse))
+        return scan(self.operands(u, z, cu_seqlens, decays=decays, reverse=reverse))
 
     def operands(
         self,
@@ -89,6 +96,7 @@ class StateSpace(nn.Module):
         z: Float[Tensor, "batch length width"],
         cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
         *,
+        decays: Decays,
         reverse: bool = False,
     ) -> Operands:
         """What the scan works on.
@@ -96,21 +104,21 @@ class StateSpace(nn.Module):
         Args:
             u: input, after the convolution.
             z: gate.
+            decays: of each direction.
             cu_seqlens: where clips begin and end; None: each row is one.
             reverse: whether to begin at the end of each clip.
         """
         step, B, C = self.project(u).split(self.splits, dim=-1)
-        back = self.log_decay_back
         return Operands(
             u=u,
             delta=functional.linear(step, self.step.weight),
-            A=-torch.exp(self.log_decay.float()),
+            A=decays[0],
             B=B,
             C=C,
             D=self.skip,
             z=z,
             delta_bias=self.step.bias,
-            A_back=None if back is None else -torch.exp(back.float()),
+            A_back=decays[1] if len(decays) > 1 else None,
             cu_seqlens=cu_seqlens,
             delta_softplus=True,
             reverse=reverse,
@@ -145,27 +153,55 @@ class Mixer(nn.Module):
         with torch.no_grad():
             self.out.weight /= math.sqrt(config.depth)
 
-    def forward(self, x: Float[Tensor, "tokens dim"], rows: Rows) -> Float[Tensor, "tokens dim"]:
-        """Let every token know of those of its clip that the directions bring."""
+    def forward(
+        self, x: Float[Tensor, "tokens dim"], rows: Rows, decays: Decays
+    ) -> Float[Tensor, "tokens dim"]:
+        """Let every token know of those of its clip that the directions bring.
+
+        Args:
+            x: tokens.
+            rows: how they lie.
+            decays: of each direction.
+        """
         x, z = self.into(x).unflatten(0, (rows.batch, -1)).chunk(2, dim=-1)
-        y = self.ahead(x, z, rows.cu_seqlens)
-        if self.back is not None:
-            y = (y + self.back(x, z, rows.cu_seqlens, reverse=True)) / 2
-        return self.out(y.flatten(0, 1))
+        if self.back is None:
+            return self.out(self.ahead(x, z, rows.cu_seqlens, decays=decays).flatten(0, 1))
+        y = self.ahead(x, z, rows.cu_seqlens, decays=decays[:1])
+        back = self.back(x, z, rows.cu_seqlens, decays=decays[1:], reverse=True)
+        return self.out(((y + back) / 2).flatten(0, 1))
+
+    def log_decays(self) -> list[Float[Tensor, "width state"]]:
+        """The table of each direction."""
+        second = self.ahead.log_decay_back if self.back is None else self.back.log_decay
+        return [self.ahead.log_decay] if second is None else [self.ahead.log_decay, second]
 
 
 class Block(nn.Module):
-    """Norm and mixer, added to their input, which stays in float32."""
+    """Addition, norm and mixer; the stream that is added to stays in float32."""
 
     def __init__(self, config: MambaConfig) -> None:
         """Make a block with the published initial values."""
         super().__init__()
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = AddNorm(config.dim, config.norm_eps)
         self.mixer = Mixer(config)
 
-    def forward(self, x: Float[Tensor, "tokens dim"], rows: Rows) -> Float[Tensor, "tokens dim"]:
-        """Tokens to tokens."""
-        return x + self.mixer(self.norm(x), rows)
+    def forward(
+        self,
+        x: Float[Tensor, "tokens dim"],
+        more: Float[Tensor, "tokens dim"] | None,
+        rows: Rows,
+        decays: Decays,
+    ) -> tuple[Float[Tensor, "tokens dim"], Float[Tensor, "tokens dim"]]:
+        """The stream, and what the mixer makes of its norm.
+
+        Args:
+            x: the stream.
+            more: what the block before made, which is still to be added; None: it is the first.
+            rows: how tokens lie.
+            decays: of each direction.
+        """
+        x, normed = self.norm(x, more)
+        return x, self.mixer(normed, rows, decays)
 
 
 class Mamba(nn.Module):
@@ -178,14 +214,22 @@ class Mamba(nn.Module):
         """Make a stack with the published initial values."""
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = AddNorm(config.dim, config.norm_eps)
 
     def forward(
         self, x: Float[Tensor, "tokens dim"], layout: Layout
     ) -> Float[Tensor, "tokens dim"]:
         """Tokens to tokens; the state starts anew in each clip."""
-        rows = Rows.of(layout, x.device)
+        rows, more = Rows.of(layout, x.device), None
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        for block in self.blocks:
-            x = block(x, rows)
-        return self.norm(x)
+        for block, decays in zip(self.blocks, self.decays(), strict=True):
+            x, more = block(x, more, rows, decays)
+        normed: Tensor = self.norm(x, more)[1]
+        return normed
+
+    def decays(self) -> list[Decays]:
+        """``A = -exp(log_decay)`` of each block's directions, all computed at once."""
+        tables = [cast(Block, block).mixer.log_decays() for block in self.blocks]
+        logs = torch.stack([table for pair in tables for table in pair])
+        found = iter((-logs.float().exp()).unbind())
+        return [tuple(next(found) for _ in pair) for pair in tables]

@@ -3,7 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#define MELASTIC_ABI 1
+#define MELASTIC_ABI 2
 
 enum Dtype { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 
@@ -49,4 +49,18 @@ struct ConvArguments {
     const float *bias;    // dim
     View dx;
     float *dweight, *dbias;
+};
+
+// Contiguous rows. `dtype` is the format of `more` and of `normed`; the rest is float32.
+struct NormArguments {
+    int64_t rows, dim, dtype, threads;
+    float eps;
+    const float *x, *weight;
+    const void *more;
+    float *sum;    // forward: x + more
+    void *normed;  // backward: its gradient, which is read
+    float *rate;   // rows; forward writes, backward reads
+    // Backward: x is the sum of the forward pass.
+    const float *dsum;
+    float *dx, *dweight;
 };

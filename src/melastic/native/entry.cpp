@@ -128,9 +128,13 @@ Tasks tasks_of(const Clips &clips, int64_t dim, int64_t lanes, int64_t threads) 
     return {&clips, dim, lanes, blocks, groups < 1 ? 1 : groups};
 }
 
-int64_t useful_threads(int64_t asked, const Clips &clips, int64_t work_a_step) {
-    const int64_t most = tokens_before(clips, clips.clips) * work_a_step / WORTH_A_THREAD + 1;
+int64_t threads_for(int64_t work, int64_t asked) {
+    const int64_t most = work / WORTH_A_THREAD + 1;
     return asked < most ? asked : most;
+}
+
+int64_t useful_threads(int64_t asked, const Clips &clips, int64_t work_a_step) {
+    return threads_for(tokens_before(clips, clips.clips) * work_a_step, asked);
 }
 
 // Working space of a thread. It is kept for the next call, unless it is large: fresh pages cost more
@@ -259,6 +263,22 @@ void convolve_work(void *context, int64_t thread, int64_t threads) {
     }
 }
 
+struct Norm {
+    const NormArguments *a;
+    const Kernels *k;
+    float *sums;  // threads x size; none forward
+    int64_t size;
+};
+
+void norm_work(void *context, int64_t thread, int64_t threads) {
+    Norm &n = *(Norm *)context;
+    const int64_t from = n.a->rows * thread / threads, to = n.a->rows * (thread + 1) / threads;
+    if (n.sums)
+        n.k->norm_backward(*n.a, n.sums + thread * n.size, from, to);
+    else
+        n.k->norm_forward(*n.a, from, to);
+}
+
 }  // namespace
 
 EXPORT int64_t melastic_abi() { return MELASTIC_ABI; }
@@ -331,6 +351,25 @@ EXPORT int64_t melastic_convolve_backward(const ConvArguments *a) {
         add(a->dweight, parts + thread * size, a->dim * a->width);
         add(a->dbias, parts + thread * size + a->dim * a->width, a->dim);
     }
+    sums.done();
+    return OK;
+}
+
+EXPORT int64_t melastic_norm_forward(const NormArguments *a) {
+    Norm n = {a, &best(), 0, 0};
+    on_threads(threads_for(a->rows * a->dim, a->threads), &n, norm_work);
+    return OK;
+}
+
+EXPORT int64_t melastic_norm_backward(const NormArguments *a) {
+    const int64_t threads = threads_for(a->rows * a->dim * 2, a->threads);
+    const int64_t size = (a->dim + 15) / 16 * 16;
+    float *parts = zeros(threads * size);
+    if (!parts) return NO_MEMORY;
+    Norm n = {a, &best(), parts, size};
+    on_threads(threads, &n, norm_work);
+    for (int64_t thread = 0; thread < threads; thread++)
+        add(a->dweight, parts + thread * size, a->dim);
     sums.done();
     return OK;
 }

@@ -4,6 +4,7 @@
 #include "scan_forward.h"
 #include "scan_backward.h"
 #include "convolution.h"
+#include "norm.h"
 
 #define NAMED_(isa) melastic_##isa
 #define NAMED(isa) NAMED_(isa)
@@ -25,4 +26,6 @@ extern const Kernels NAMED(MELASTIC_ISA) = {
        int64_t from, int64_t to) {
         convolve_backward(a, dweight, dbias, {first, (int)count}, from, to);
     },
+    norm_forward,
+    norm_backward,
 };

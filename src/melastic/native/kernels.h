@@ -23,4 +23,6 @@ struct Kernels {
                              int64_t to);
     void (*convolve_backward)(const ConvArguments &, float *dweight, float *dbias, int64_t first,
                               int64_t count, int64_t from, int64_t to);
+    void (*norm_forward)(const NormArguments &, int64_t from, int64_t to);
+    void (*norm_backward)(const NormArguments &, float *dweight, int64_t from, int64_t to);
 };

@@ -2,14 +2,14 @@
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, c_char_p, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int64, c_void_p
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from melastic.native.build import FOLDER, NAME, fingerprint
 
-ABI = 1
+ABI = 2
 """Version of the interface: ``MELASTIC_ABI`` of ``abi.h``."""
 CHOICE = "MELASTIC_INSTRUCTIONS"
 """Environment variable that names an instruction set, or ``none`` for no kernels at all."""
@@ -65,6 +65,25 @@ class ConvArguments(Structure):
         ("dx", View),
         *((name, c_void_p) for name in ("dweight", "dbias")),
     )
+
+
+class NormArguments(Structure):
+    """``NormArguments`` of ``abi.h``."""
+
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "dim", "dtype", "threads")),
+        ("eps", c_float),
+        *((name, c_void_p) for name in ("x", "weight", "more", "sum", "normed", "rate")),
+        *((name, c_void_p) for name in ("dsum", "dx", "dweight")),
+    )
+
+
+ARGUMENTS: dict[str, type[Structure]] = {
+    "scan": ScanArguments,
+    "convolve": ConvArguments,
+    "norm": NormArguments,
+}
+"""What the functions ``melastic_NAME_forward`` and ``melastic_NAME_backward`` take."""
 
 
 class Kernels(NamedTuple):
@@ -127,7 +146,7 @@ def _loaded(path: Path) -> Kernels:
         for name in ("melastic_supports", "melastic_use"):
             getattr(library, name).argtypes = (c_char_p,)
             getattr(library, name).restype = c_int64
-        for name, kind in (("scan", ScanArguments), ("convolve", ConvArguments)):
+        for name, kind in ARGUMENTS.items():
             for way in ("forward", "backward"):
                 call = getattr(library, f"melastic_{name}_{way}")
                 call.argtypes, call.restype = (POINTER(kind),), c_int64

@@ -1,28 +1,15 @@
 """The selective scan and the convolution in front of it, by the compiled kernels."""
 
-import ctypes
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from melastic.native.library import Clips, ConvArguments, ScanArguments, View, kernels
+from melastic.native.calls import DTYPES, call
+from melastic.native.library import Clips, ConvArguments, ScanArguments, View
 from melastic.scan.operands import Gradients, Operands
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-"""Number formats of the kernels, by their number in ``abi.h``."""
 WIDEST = 8
 """Taps of a convolution at most."""
-
-
-def serves(x: Tensor) -> bool:
-    """Whether the kernels are there and take a tensor.
-
-    Args:
-        x: an input of a scan or a convolution.
-    """
-    return x.device.type == "cpu" and x.dtype in DTYPES and kernels().library is not None
 
 
 def forward(
@@ -44,7 +31,7 @@ def forward(
     arguments.y = _view(y)
     arguments.state_in = _table(state_in, held)
     arguments.state_out = None if state_out is None else state_out.data_ptr()
-    _call("melastic_scan_forward", arguments)
+    call("melastic_scan_forward", arguments)
     return y
 
 
@@ -70,7 +57,7 @@ def backward(dy: Float[Tensor, "batch length dim"], operands: Operands) -> Gradi
     sums = {"dB": dB, "dC": dC, "dA": dA, "dA_back": dA_back, "dD": dD, "dbias": dbias}
     for name, value in sums.items():
         setattr(arguments, name, value.data_ptr())
-    _call("melastic_scan_backward", arguments)
+    call("melastic_scan_backward", arguments)
 
     def like(gradient: Tensor, x: Tensor | None) -> Tensor | None:
         return None if x is None else gradient.to(x.dtype)
@@ -108,7 +95,7 @@ def convolve(
     held: list[Tensor] = []
     arguments = _conv_arguments(x, weight, bias, cu_seqlens, reverse, held)
     arguments.y = _view(y)
-    _call("melastic_convolve_forward", arguments)
+    call("melastic_convolve_forward", arguments)
     return y
 
 
@@ -136,20 +123,8 @@ def convolve_backward(
     dweight, dbias = torch.zeros(weight.shape), torch.zeros(bias.shape)
     arguments.y, arguments.dx = _view(dy), _view(dx)
     arguments.dweight, arguments.dbias = dweight.data_ptr(), dbias.data_ptr()
-    _call("melastic_convolve_backward", arguments)
+    call("melastic_convolve_backward", arguments)
     return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
-
-
-def _call(name: str, arguments: ctypes.Structure) -> None:
-    """Run a kernel.
-
-    Raises:
-        MemoryError: if there is none left.
-    """
-    library = kernels().library
-    call: Callable[..., int] = getattr(library, name)
-    if call(ctypes.byref(arguments)):
-        raise MemoryError(f"{name}: no memory for its working space; use shorter clips")
 
 
 def _arguments(operands: Operands, held: list[Tensor]) -> ScanArguments:

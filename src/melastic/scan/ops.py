@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from melastic.native import scan as native
+from melastic.native.calls import serves
 from melastic.scan import chunked, convolution
 from melastic.scan.operands import Gradients, Operands
 
@@ -42,7 +43,7 @@ def scan_op(
     )
     if u.device.type == "cuda":
         return _laid_out(_triton().forward(operands), u)
-    if native.serves(u):
+    if serves(u):
         return native.forward(operands)
     return _laid_out(chunked.forward(operands), u)
 
@@ -74,7 +75,7 @@ def scan_backward_op(
     )
     if u.device.type == "cuda":
         gradients: Gradients = _triton().backward(dy, operands)
-    elif native.serves(u):
+    elif serves(u):
         gradients = native.backward(dy, operands)
     else:
         gradients = chunked.backward(dy, operands)
@@ -122,7 +123,7 @@ def convolution_op(
         from melastic.scan import triton_conv
 
         return triton_conv.forward(x, weight, bias, cu_seqlens, reverse)
-    if native.serves(x) and weight.shape[1] <= native.WIDEST:
+    if serves(x) and weight.shape[1] <= native.WIDEST:
         return native.convolve(x, weight, bias, cu_seqlens, reverse)
     return convolution.forward(x, weight, bias, cu_seqlens, reverse)
 
@@ -146,7 +147,7 @@ def convolution_backward_op(
         from melastic.scan import triton_conv
 
         return triton_conv.backward(dy, x, weight, bias, cu_seqlens, reverse)
-    if native.serves(x) and weight.shape[1] <= native.WIDEST:
+    if serves(x) and weight.shape[1] <= native.WIDEST:
         return native.convolve_backward(dy, x, weight, bias, cu_seqlens, reverse)
     return convolution.backward(dy, x, weight, bias, cu_seqlens, reverse)
 
