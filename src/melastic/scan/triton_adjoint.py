@@ -69,7 +69,7 @@ def _edge(edges, slot, channels, dim, N: tl.constexpr):
 @triton.jit
 @no_type_check
 def _sweep(
-    u, delta, B, C, z, x, dy, few, many, groups,
+    u, delta, B, C, z, x, length, dy, few, many, groups,
     DIRECTION: tl.constexpr, ADJOINT: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     SPAN: tl.constexpr, T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
@@ -77,7 +77,7 @@ def _sweep(
 
     Where it runs as the first scan does, only those that enter the first chunk of each group.
     """
-    row, begin, end = bounds(x.clips, tl.program_id(1), x.length)
+    row, begin, end = bounds(x.clips, tl.program_id(1), length)
     channels = channels_of(K, E)
     there = channels[:, None, :] < x.dim
     decays = decays_of(x, channels, DIRECTION, N) * LOG2_E
@@ -86,7 +86,7 @@ def _sweep(
     count = tl.cdiv(end - begin, T).to(tl.int32)
     ALONG: tl.constexpr = (DIRECTION + ADJOINT) % 2 == 0
     BACK: tl.constexpr = REVERSE == ALONG
-    group = DIRECTION * groups + first_group(x.clips, tl.program_id(1), begin, x.length, T * SPAN)
+    group = DIRECTION * groups + first_group(x.clips, tl.program_id(1), begin, length, T * SPAN)
     for step in tl.range(0, count, num_stages=2):
         index = step if ALONG else count - 1 - step
         if not ALONG:
@@ -106,10 +106,10 @@ def _sweep(
         _, state = entering(decay, drive, state, T, BACK, ADJOINT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("length", "groups"))
 @no_type_check
 def _edges(
-    u, delta, B, C, z, x, dy, few, many, groups,
+    u, delta, B, C, z, x, length, dy, few, many, groups,
     DIRECTIONS: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr, SPAN: tl.constexpr,
     T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
@@ -117,7 +117,7 @@ def _edges(
     for kind in tl.static_range(2 * DIRECTIONS):
         if tl.program_id(2) == kind:
             _sweep(
-                u, delta, B, C, z, x, dy, few, many, groups,
+                u, delta, B, C, z, x, length, dy, few, many, groups,
                 kind // 2, kind % 2, REVERSE, SOFTPLUS, SPAN, T, K, N, E,
             )  # fmt: skip
 
@@ -170,11 +170,10 @@ def _elementwise(
 
 @triton.jit
 @no_type_check
-def _write_vectors(data, x, row, first, end, value, T: tl.constexpr, N: tl.constexpr):
+def _write_vectors(data, x, first, left, value, T: tl.constexpr, N: tl.constexpr):
     """Write this block's share of the gradient of B or C."""
     steps, states = tl.arange(0, T)[:, None], tl.arange(0, N)[None, :]
-    inside = (first + steps < end) & (states < x.state)
-    first += row * x.length
+    inside = (steps < left) & (states < x.state)
     store(data, tl.program_id(0), first, steps, states, inside, value)
 
 
@@ -188,21 +187,22 @@ def _write_decays(dA, x, line, channels, value, N: tl.constexpr):
     tl.store(dA + where, value, mask=(channel < x.dim) & (states < x.state))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("length", "groups", "count"))
 @no_type_check
 def _gradients(
-    u, delta, B, C, z, x, dy, few, many, groups, du, ddelta, dz, dB, dC, dA, dD, dbias, clips,
+    u, delta, B, C, z, x, length, dy, few, many, groups, count,
+    du, ddelta, dz, dB, dC, dA, dD, dbias,
     DIRECTIONS: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr, SPAN: tl.constexpr,
     CLIPS: tl.constexpr, T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
     """All gradients of one group of chunks and block of channels, in the first scan's order."""
     group = tl.program_id(1)
-    clip = clip_of(x.clips, group, clips, x.length, T * SPAN, CLIPS)
-    row, begin, end = bounds(x.clips, clip, x.length)
+    clip = clip_of(x.clips, group, count, length, T * SPAN, CLIPS)
+    row, begin, end = bounds(x.clips, clip, length)
     channels = channels_of(K, E)
     there = channels[:, None, :] < x.dim
     chunks = tl.cdiv(end - begin, T).to(tl.int32)
-    number = (group - first_group(x.clips, clip, begin, x.length, T * SPAN)) * SPAN
+    number = (group - first_group(x.clips, clip, begin, length, T * SPAN)) * SPAN
     skip, bias = parameter(x.D, channels, x.dim), parameter(x.bias, channels, x.dim)
     A, A_back = decays_of(x, channels, 0, N), decays_of(x, channels, DIRECTIONS - 1, N)
     sum_A, sum_A_back = tl.zeros((K, N, E), tl.float32), tl.zeros((K, N, E), tl.float32)
@@ -240,8 +240,8 @@ def _gradients(
             row, first, channels, inside, T, SOFTPLUS,
         )  # fmt: skip
         sum_D, sum_bias = sum_D + to_D, sum_bias + to_bias
-        _write_vectors(dB, x, row, first, end, to_B, T, N)
-        _write_vectors(dC, x, row, first, end, to_C, T, N)
+        _write_vectors(dB, x, row * length + first, end - first, to_B, T, N)
+        _write_vectors(dC, x, row * length + first, end - first, to_C, T, N)
     _write_decays(dA, x, group * DIRECTIONS, channels, sum_A, N)
     if DIRECTIONS == 2:
         _write_decays(dA, x, group * DIRECTIONS + 1, channels, sum_A_back, N)
@@ -270,7 +270,8 @@ def gradients(dy: Tensor, operands: Operands) -> Gradients:
     few, many = (new(directions, n, tile.N, dim) for n in (groups, groups * SPAN))
     dB, dC = new(2, blocks, batch * length, state)
     dA, dD, dbias = new(groups, directions, dim, state), new(groups, dim), new(groups, dim)
-    du, ddelta, dz = (_like(x) for x in (operands.u, operands.delta, operands.z))
+    du, ddelta = torch.empty_like(operands.u), torch.empty_like(operands.delta)
+    dz = None if operands.z is None else torch.empty_like(operands.z)
     given |= tile._asdict() | {
         "dy": view(dy), "few": few, "many": many, "groups": groups, "DIRECTIONS": directions,
         "REVERSE": operands.reverse, "SPAN": SPAN,
@@ -278,7 +279,7 @@ def gradients(dy: Tensor, operands: Operands) -> Gradients:
     launch(_edges, (blocks, clips, 2 * directions), dy.device, **given)
     launch(
         _gradients, (blocks, groups), dy.device, **given, du=view(du), ddelta=view(ddelta),
-        dz=view(dz), dB=view(dB), dC=view(dC), dA=dA, dD=dD, dbias=dbias, clips=clips,
+        dz=view(dz), dB=view(dB), dC=view(dC), dA=dA, dD=dD, dbias=dbias, count=clips,
         CLIPS=triton.next_power_of_2(clips),
     )  # fmt: skip
     to_A = dA.sum(0)
@@ -298,8 +299,3 @@ def gradients(dy: Tensor, operands: Operands) -> Gradients:
 def _as(like: Tensor | None, total: Tensor) -> Tensor | None:
     """A gradient in the number format of its input; None where there is no input."""
     return None if like is None else total.to(like.dtype)
-
-
-def _like(x: Tensor | None) -> Tensor | None:
-    """Room for the gradient of a sequence."""
-    return None if x is None else torch.empty(x.shape, dtype=x.dtype, device=x.device)

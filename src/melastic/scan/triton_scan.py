@@ -40,15 +40,15 @@ ELEMENTS = 64
 """Of a tile in each lane; twice as many registers are in use."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("length",))
 @no_type_check
 def _forward(
-    u, delta, B, C, z, x, partial, y,
+    u, delta, B, C, z, x, length, partial, y,
     DIRECTION: tl.constexpr, REVERSE: tl.constexpr, SOFTPLUS: tl.constexpr,
     T: tl.constexpr, K: tl.constexpr, N: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
     """Output of one clip and block of channels, added to that of the other direction."""
-    row, begin, end = bounds(x.clips, tl.program_id(1), x.length)
+    row, begin, end = bounds(x.clips, tl.program_id(1), length)
     channels = channels_of(K, E)
     decays = decays_of(x, channels, DIRECTION, N) * LOG2_E
     skip, bias = parameter(x.D, channels, x.dim), parameter(x.bias, channels, x.dim)
@@ -84,7 +84,7 @@ def forward(operands: Operands) -> Float[Tensor, "batch length dim"]:
         InputError: float64.
     """
     given, tile = arguments_of(operands), tile_of(operands, ELEMENTS)
-    y = torch.empty(operands.u.shape, dtype=operands.u.dtype, device=operands.u.device)
+    y = torch.empty_like(operands.u)
     clips = clip_count(y, operands.cu_seqlens)
     grid = (triton.cdiv(y.shape[2], tile.K * tile.E), clips)
     given |= tile._asdict() | {"partial": None}

@@ -1,9 +1,9 @@
 """What the Triton kernels share: clips, tiles, and a recurrence over the rows of a tile.
 
-A program is one warp and works on a tile of (step, group, state, lane) for the channels ``8 group +
-lane``: its lanes lie 8 along the channels and 4 along the states, so that sums over either cross few
-of them, and all steps of a state are in the registers of one. Steps outside the clip have step size 0
-and input 0 and leave the state as it is.
+A program is one warp and works on a tile of (step, group, state, lane) for the channels
+``8 group + lane``: its lanes lie 8 along the channels and 4 along the states, so that sums over
+either cross few of them, and all steps of a state are in the registers of one. Steps outside the
+clip have step size 0 and input 0 and leave the state as it is.
 """
 
 from typing import Any, NamedTuple, no_type_check
@@ -51,6 +51,19 @@ def small(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.to(torch.float32).contiguous()
 
 
+def no_float64(x: Tensor) -> None:
+    """Refuse what the kernels would round.
+
+    Args:
+        x: an input.
+
+    Raises:
+        InputError: it is in float64.
+    """
+    if x.dtype == torch.float64:
+        raise InputError("Triton kernels compute in float32; convert float64 inputs with .float()")
+
+
 def clip_count(x: Tensor, cu_seqlens: Tensor | None) -> int:
     """How many clips there are.
 
@@ -62,7 +75,7 @@ def clip_count(x: Tensor, cu_seqlens: Tensor | None) -> int:
 
 
 class Shared(NamedTuple):
-    """What all kernels need beside the sequences."""
+    """What all kernels need beside the sequences and their length."""
 
     A: Tensor
     """Of each direction: (directions, dim, state)."""
@@ -70,7 +83,6 @@ class Shared(NamedTuple):
     """Of all directions together."""
     bias: Tensor | None
     clips: Tensor | None
-    length: int
     dim: int
     state: int
 
@@ -115,8 +127,7 @@ def arguments_of(operands: Operands) -> dict[str, Any]:
     Raises:
         InputError: float64.
     """
-    if operands.u.dtype == torch.float64:
-        raise InputError("the Triton scan keeps its state in float32, not float64; use the loop")
+    no_float64(operands.u)
     A, back, D = operands.A.to(torch.float32), operands.A_back, small(operands.D)
     sequences = ("u", "delta", "B", "C", "z")
     return {name: view(getattr(operands, name)) for name in sequences} | {
@@ -125,10 +136,10 @@ def arguments_of(operands: Operands) -> dict[str, Any]:
             D=D if D is None or back is None else 2 * D,
             bias=small(operands.delta_bias),
             clips=operands.cu_seqlens,
-            length=operands.u.shape[1],
             dim=operands.u.shape[2],
             state=operands.A.shape[1],
         ),
+        "length": operands.u.shape[1],
         "SOFTPLUS": operands.delta_softplus,
     }
 
@@ -171,11 +182,7 @@ def bounds(clips, clip, length):
 @no_type_check
 def first_group(clips, clip, begin, length, SPAN: tl.constexpr):
     """Number of a clip's first group of SPAN steps; clips have at least as many as they need."""
-    if clips is None:
-        first = clip * tl.cdiv(length, SPAN)
-    else:
-        first = (begin // SPAN).to(tl.int32) + clip
-    return first
+    return clip * tl.cdiv(length, SPAN) if clips is None else (begin // SPAN).to(tl.int32) + clip
 
 
 @triton.jit
