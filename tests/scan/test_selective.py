@@ -1,0 +1,157 @@
+"""The selective scan as callers meet it."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import melastic
+from melastic.errors import InputError
+from melastic.scan.selective import scan
+from tests.scan.operands import draw, oracle, relative
+
+COMPILED = """
+import torch, melastic
+def run(u, delta, A, B, C, D, z, bias):
+    return melastic.selective_scan(u, delta, A, B, C, D, z, bias, True)
+torch.manual_seed(0)
+inputs = [torch.randn(2, 5, 30), torch.randn(2, 5, 30), -torch.rand(5, 3), torch.randn(2, 3, 30),
+          torch.randn(2, 3, 30), torch.randn(5), torch.randn(2, 5, 30), torch.randn(5)]
+inputs = [x.requires_grad_() for x in inputs]
+compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+y, z = run(*inputs), compiled(*inputs)
+assert torch.equal(y, z)
+pairs = zip(torch.autograd.grad(y.sum(), inputs), torch.autograd.grad(z.sum(), inputs))
+assert all(torch.equal(a, b) for a, b in pairs)
+class Scan(torch.nn.Module):
+    def forward(self, u, delta, A, B, C):
+        return melastic.selective_scan(u, delta, A, B, C)
+length = torch.export.Dim("length")
+free = [{2: length}, {2: length}, None, {2: length}, {2: length}]
+exported = torch.export.export(Scan(), tuple(inputs[:5]), dynamic_shapes=tuple(free)).module()
+short = [x if x.ndim < 3 else x[..., :17] for x in inputs[:5]]
+assert torch.equal(exported(*short), Scan()(*short))
+"""
+
+
+def inputs(batch=2, dim=6, length=20, state=3):
+    shape = (batch, dim, length)
+    B, C = torch.randn(2, batch, state, length)
+    return [torch.randn(shape), torch.rand(shape), -torch.rand(dim, state), B, C]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_axes_are_those_of_mamba_ssm(dtype):
+    given = [x.to(dtype) for x in inputs()]
+    u, delta, A, B, C = (x.double() for x in given)
+    state, steps = torch.zeros(2, 6, 3, dtype=torch.float64), []
+    for t in range(20):
+        decay = torch.exp(delta[:, :, t, None] * A)
+        state = decay * state + (delta * u)[:, :, t, None] * B[:, None, :, t]
+        steps.append((state * C[:, None, :, t]).sum(-1))
+    y = melastic.selective_scan(*given)
+    assert y.dtype == dtype
+    assert relative(y, torch.stack(steps, -1)) < 2 * torch.finfo(dtype).eps
+
+
+def test_b_and_c_may_have_a_group_axis():
+    u, delta, A, B, C = inputs()
+    grouped = melastic.selective_scan(u, delta, A, B[:, None], C[:, None])
+    assert torch.equal(grouped, melastic.selective_scan(u, delta, A, B, C))
+
+
+def test_clips_one_behind_the_other_are_scanned_one_by_one():
+    given = inputs(batch=1, length=30)
+    ends = torch.tensor([0, 1, 13, 30], dtype=torch.int32)
+    for reverse in (False, True):
+        together = melastic.selective_scan(*given, cu_seqlens=ends, reverse=reverse)
+        alone = [
+            melastic.selective_scan(
+                *(x[..., a:b] if x.ndim == 3 else x for x in given), reverse=reverse
+            )
+            for a, b in ((0, 1), (1, 13), (13, 30))
+        ]
+        torch.testing.assert_close(together, torch.cat(alone, -1))
+
+
+def test_a_reversed_scan_is_the_scan_of_reversed_clips():
+    given = inputs()
+    turned = [x.flip(-1) if x.ndim == 3 else x for x in given]
+    reversed_scan = melastic.selective_scan(*given, reverse=True)
+    torch.testing.assert_close(reversed_scan, melastic.selective_scan(*turned).flip(-1))
+
+
+def test_both_ways_are_the_sum_of_each():
+    operands = draw([40, 3], ragged=True, dim=9, skip=True, gate=True, both=True)
+    ahead = scan(operands._replace(A_back=None))
+    back = scan(operands._replace(A=operands.A_back, A_back=None, reverse=True))
+    torch.testing.assert_close(scan(operands), ahead + back)
+
+
+@pytest.mark.parametrize("kernel", ["best", "loop", "chunked"])
+def test_every_implementation_gives_the_same(kernel):
+    operands = draw([40, 3], ragged=True, dim=9, gate=True, both=True)
+    y, _ = oracle(operands, torch.ones_like(operands.u))
+    with melastic.scan_kernel(kernel):
+        assert relative(scan(operands), y) < 1e-6
+
+
+def test_without_kernels_torch_serves(monkeypatch):
+    from melastic.native import calls
+    from melastic.native.library import Kernels
+
+    operands = draw([40], dim=9, gate=True, both=True)
+    before = scan(operands)
+    monkeypatch.setattr(calls, "kernels", lambda: Kernels(None, "not built"))
+    torch.testing.assert_close(scan(operands), before)
+    model = melastic.create_model("aum-nano", num_classes=3, depth=2, dim=16)
+    clips = [torch.randn(128, 40), torch.randn(128, 55)]
+    without = model(clips)
+    monkeypatch.undo()
+    torch.testing.assert_close(model(clips), without, atol=1e-5, rtol=1e-5)
+
+
+def test_the_operator_compiles_and_exports():
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def inspected(*given, **options):
+    """The function without the shape check of the tests, which would speak first."""
+    return inspect.unwrap(melastic.selective_scan)(*given, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: torch.ones(2, 6)}, "u has the axes"),
+        ({1: torch.ones(2, 6, 19)}, "delta must have the shape"),
+        ({2: torch.ones(5, 3)}, "A must have the shape"),
+        ({3: torch.ones(2, 4, 20)}, "B must have the shape"),
+        ({4: torch.ones(2, 3, 20, dtype=torch.long)}, "C must hold real numbers"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(change, message):
+    given = [change.get(i, x) for i, x in enumerate(inputs())]
+    with pytest.raises(InputError, match=message) as caught:
+        inspected(*given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ends", [[0, 10], [0, 25, 20], [1, 20], [0], [0, 0, 20], [[0, 20]]])
+def test_borders_that_are_none_are_refused(ends):
+    with pytest.raises(InputError, match="cu_seqlens rises from 0 to the length"):
+        inspected(*inputs(batch=1), cu_seqlens=torch.tensor(ends))
+
+
+def test_an_unknown_kernel_is_refused():
+    unchecked = inspect.unwrap(melastic.scan_kernel.__wrapped__)
+    with pytest.raises(InputError, match="scan kernel"):
+        next(unchecked("fast"))
+
+
+def test_the_package_mamba_ssm_is_used_only_if_it_is_there():
+    with melastic.scan_kernel("mamba_ssm"), pytest.raises(InputError, match="needs that package"):
+        melastic.selective_scan(*inputs())
