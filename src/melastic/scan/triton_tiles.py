@@ -255,29 +255,22 @@ def once(x):
 
 @triton.jit
 @no_type_check
-def row_of(tile, row):
-    """One step of a tile, bit by bit: where all steps lie in one lane it costs nothing."""
-    rows = tl.arange(0, tile.shape[0])[:, None, None, None]
-    bits = tl.where(rows == row, tile.to(tl.int32, bitcast=True), 0)
-    return tl.sum(bits, axis=0).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-@no_type_check
 def entering(decay, drive, state, STEPS: tl.constexpr, BACK: tl.constexpr, ADJOINT: tl.constexpr):
     """State that enters each step of a tile, and the one that leaves the last.
 
     ``state = decay * state + drive``; ADJOINT: ``decay * (state + drive)``; BACK: last step first.
+    A step is picked out of a tile by a sum of the bits of all steps, those of the others being 0: a
+    lane holds all steps, so that the compiler turns the sum into the name of a register.
     """
     rows = tl.arange(0, STEPS)[:, None, None, None]
-    held = tl.zeros_like(decay)
+    held = tl.zeros(decay.shape, tl.float32)
+    decay, drive = decay.to(tl.int32, bitcast=True), drive.to(tl.int32, bitcast=True)
     for index in tl.static_range(STEPS):
-        row = STEPS - 1 - index if BACK else index
-        held = tl.where(rows == row, state[None], held)
-        if ADJOINT:
-            state = row_of(decay, row) * (state + row_of(drive, row))
-        else:
-            state = row_of(decay, row) * state + row_of(drive, row)
+        here = rows == (STEPS - 1 - index if BACK else index)
+        held = tl.where(here, state[None], held)
+        factor = tl.sum(tl.where(here, decay, 0), axis=0).to(tl.float32, bitcast=True)
+        term = tl.sum(tl.where(here, drive, 0), axis=0).to(tl.float32, bitcast=True)
+        state = factor * (state + term) if ADJOINT else factor * state + term
     return held, state
 
 
