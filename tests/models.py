@@ -8,6 +8,8 @@ POOLINGS = ("class", "class+distillation", "mean", "attention")
 PATCHES = (((16, 16), (16, 16)), ((16, 16), (10, 10)), ((32, 3), (32, 3)), ((12, 5), (10, 4)))
 POSITIONS = ("learned", "factorised")
 COMBINATIONS = list(itertools.product(POOLINGS, PATCHES, POSITIONS))
+VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
+PLACES = ("first", "middle", "last", "both")
 MELS = 32
 
 
@@ -24,3 +26,35 @@ def small(pooling="mean", patch=((16, 16), (16, 16)), positions="learned", **ove
         **overrides,
     }
     return melastic.create_model("ast-tiny", num_classes=5, **settings)
+
+
+def mamba(variant="fo-bi", **overrides):
+    settings = {
+        "dim": 24,
+        "depth": 2,
+        "variant": variant,
+        "num_heads": 3,
+        "input_size": (MELS, 60),
+        **overrides,
+    }
+    return melastic.create_model("aum-tiny", num_classes=5, **settings)
+
+
+def every_model():
+    """Name and maker of each combination of encoder, pooling, patches and positions."""
+    for pooling, patch, positions in COMBINATIONS:
+        name = f"attention-{pooling}-{'x'.join(map(str, patch[0]))}-{patch[1][0]}-{positions}"
+        yield name, lambda p=(pooling, patch, positions): small(*p)
+    for variant in VARIANTS:
+        for place in PLACES:
+            parts = {"variant": variant, "class_token": place}
+            yield f"{variant}-{place}", lambda parts=parts: mamba(**parts)
+        for pooling in ("mean", "attention"):
+            parts = {"variant": variant, "pooling": pooling}
+            yield f"{variant}-{pooling}", lambda parts=parts: mamba(**parts)
+    for patch, stride in PATCHES[1:]:
+        parts = {"patch": patch, "stride": stride, "positions": "factorised", "reading": "place"}
+        yield f"fo-bi-{patch[0]}x{patch[1]}", lambda parts=parts: mamba(**parts)
+
+
+MODELS = dict(every_model())

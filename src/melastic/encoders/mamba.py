@@ -15,9 +15,8 @@ from torch.nn import functional
 from melastic.config import MambaConfig
 from melastic.encoders.norm import AddNorm
 from melastic.patches.batch import Layout
-from melastic.scan.convolution import causal_convolution
 from melastic.scan.operands import Operands
-from melastic.scan.selective import scan
+from melastic.scan.selective import causal_convolution, scan
 
 STEP_RANGE = (1e-3, 1e-1)
 """Step sizes of a new model, log-uniform (Mamba, section 3.6)."""
@@ -83,8 +82,8 @@ class StateSpace(nn.Module):
         Args:
             x: input.
             z: gate.
-            decays: of each direction.
             cu_seqlens: where clips begin and end; None: each row is one.
+            decays: of each direction.
             reverse: whether to begin at the end of each clip.
         """
         u = causal_convolution(x, self.taps, self.taps_bias, cu_seqlens, reverse=reverse)
@@ -104,8 +103,8 @@ class StateSpace(nn.Module):
         Args:
             u: input, after the convolution.
             z: gate.
-            decays: of each direction.
             cu_seqlens: where clips begin and end; None: each row is one.
+            decays: of each direction.
             reverse: whether to begin at the end of each clip.
         """
         step, B, C = self.project(u).split(self.splits, dim=-1)

@@ -1,34 +1,9 @@
-"""Short causal convolution along time with SiLU, in front of the scan; it stops at clip borders."""
+"""The causal convolution with SiLU in plain torch, where there is no kernel for it."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-
-
-def causal_convolution(
-    x: Float[Tensor, "batch length dim"],
-    weight: Float[Tensor, "dim width"],
-    bias: Float[Tensor, " dim"],
-    cu_seqlens: Int[Tensor, " clips_plus_one"] | None = None,
-    *,
-    reverse: bool = False,
-) -> Float[Tensor, "batch length dim"]:
-    """``SiLU(bias + sum_k weight[k] x[t - (width - 1) + k])``, zero in front of each clip.
-
-    Source: Mamba (arXiv:2312.00752), section 3.4.
-
-    Args:
-        x: input; any strides.
-        weight: taps of each channel, the last one of the present step.
-        bias: of each channel.
-        cu_seqlens: where clips begin and end, batch 1; None: each row is one clip.
-        reverse: whether the taps reach into the future instead: ``x[t + (width - 1) - k]``.
-    """
-    from melastic.scan.ops import convolution_op
-
-    y: Tensor = convolution_op(x, weight, bias, cu_seqlens, reverse)
-    return y
 
 
 def forward(
@@ -38,7 +13,7 @@ def forward(
     cu_seqlens: Int[Tensor, " clips_plus_one"] | None,
     reverse: bool,
 ) -> Float[Tensor, "batch length dim"]:
-    """The same in plain torch: shifted, multiplied and added.
+    """Convolution and SiLU: shifted, multiplied and added.
 
     Args:
         x: input.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from melastic.native import scan as native
 from melastic.native.calls import serves
@@ -118,7 +119,7 @@ scan_op.register_autograd(_scan_gradients, setup_context=_scan_context)
 def convolution_op(
     x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor | None, reverse: bool
 ) -> Tensor:
-    """Convolution and SiLU; arguments as :func:`melastic.scan.convolution.causal_convolution`."""
+    """Convolution and SiLU; arguments as :func:`melastic.scan.selective.causal_convolution`."""
     if x.device.type == "cuda":
         from melastic.scan import triton_conv
 
@@ -169,3 +170,34 @@ def _convolution_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 convolution_op.register_autograd(_convolution_gradients, setup_context=_convolution_context)
+
+
+MACS, MACS_BACKWARD = 3, 8
+"""Multiply-adds of a scan for each channel, number of the state and direction: decay, input and
+output; and those of its gradients, states that are computed again not counted."""
+
+
+def _scan_flops(u: Any, A: Any, A_back: Any, macs: int) -> int:
+    """Floating-point operations of a scan, two for each multiply-add."""
+    batch, length, dim = u
+    return 2 * macs * batch * length * dim * A[1] * (1 if A_back is None else 2)
+
+
+@register_flop_formula(torch.ops.melastic.selective_scan)
+def _(u: Any, _delta: Any, A: Any, *shapes: Any, **_: Any) -> int:
+    return _scan_flops(u, A, shapes[5], MACS)
+
+
+@register_flop_formula(torch.ops.melastic.selective_scan_backward)
+def _(_dy: Any, u: Any, _delta: Any, A: Any, *shapes: Any, **_: Any) -> int:
+    return _scan_flops(u, A, shapes[5], MACS_BACKWARD)
+
+
+@register_flop_formula(torch.ops.melastic.causal_convolution)
+def _(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * x[0] * x[1] * x[2] * weight[1]
+
+
+@register_flop_formula(torch.ops.melastic.causal_convolution_backward)
+def _(_dy: Any, x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * 2 * x[0] * x[1] * x[2] * weight[1]

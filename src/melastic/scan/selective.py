@@ -11,6 +11,7 @@ from torch import Tensor
 
 from melastic.errors import InputError, unknown_name
 from melastic.scan.operands import Operands
+from melastic.scan.ops import convolution_op, scan_op
 
 Kernel = Literal["best", "loop", "chunked", "mamba_ssm"]
 """``best``: the compiled kernel of the device; ``loop``: the definition; ``chunked``: plain torch;
@@ -113,9 +114,32 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
         from melastic.scan import mamba_ssm
 
         return mamba_ssm.scan(operands)
-    from melastic.scan.ops import scan_op
-
     y: Tensor = scan_op(*operands)
+    return y
+
+
+def causal_convolution(
+    x: Float[Tensor, "batch length dim"],
+    weight: Float[Tensor, "dim width"],
+    bias: Float[Tensor, " dim"],
+    cu_seqlens: Int[Tensor, " clips_plus_one"] | None = None,
+    *,
+    reverse: bool = False,
+) -> Float[Tensor, "batch length dim"]:
+    """Short convolution along time, in front of the scan; it stops at clip borders.
+
+    ``SiLU(bias + sum_k weight[k] x[t - (width - 1) + k])``, zero in front of each clip.
+
+    Source: Mamba (arXiv:2312.00752), section 3.4.
+
+    Args:
+        x: input; any strides.
+        weight: taps of each channel, the last one of the present step.
+        bias: of each channel.
+        cu_seqlens: where clips begin and end, batch 1; None: each row is one clip.
+        reverse: whether the taps reach into the future instead: ``x[t + (width - 1) - k]``.
+    """
+    y: Tensor = convolution_op(x, weight, bias, cu_seqlens, reverse)
     return y
 
 
