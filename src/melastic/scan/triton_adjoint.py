@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from melastic.scan.operands import Gradients, Operands
+from melastic.scan.triton_math import LOG2_E, power_of_2, sigmoid
 from melastic.scan.triton_tiles import (
-    LOG2_E,
     arguments_of,
     bounds,
     channels_of,
@@ -31,7 +31,6 @@ from melastic.scan.triton_tiles import (
     load,
     once,
     parameter,
-    sigmoid,
     sizes_at,
     store,
     tile_of,
@@ -84,6 +83,7 @@ def _sweep(
     bias = parameter(x.bias, channels, x.dim)
     state = tl.zeros((K, N, E), tl.float32)
     count = tl.cdiv(end - begin, T).to(tl.int32)
+    EXACT: tl.constexpr = u.data.dtype.element_ty == tl.float32
     ALONG: tl.constexpr = (DIRECTION + ADJOINT) % 2 == 0
     BACK: tl.constexpr = REVERSE == ALONG
     group = DIRECTION * groups + first_group(x.clips, tl.program_id(1), begin, length, T * SPAN)
@@ -102,7 +102,7 @@ def _sweep(
             drive = inner[:, :, None, :] * vectors_at(C, x, row, first, end, T, N)
         else:
             drive = (size * given)[:, :, None, :] * vectors_at(B, x, row, first, end, T, N)
-        decay = tl.exp2(size[:, :, None, :] * decays[None])
+        decay = power_of_2(size[:, :, None, :] * decays[None], EXACT)
         _, state = entering(decay, drive, state, T, BACK, ADJOINT)
 
 
@@ -125,8 +125,9 @@ def _edges(
 @triton.jit
 @no_type_check
 def _direction(
-    A, state, adjoint, size, given, inner, write, read, BACK: tl.constexpr, T: tl.constexpr
-):
+    A, state, adjoint, size, given, inner, write, read,
+    BACK: tl.constexpr, EXACT: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
     """What one direction of a chunk adds to each gradient.
 
     Returns:
@@ -134,7 +135,7 @@ def _direction(
         size by way of the decay, of B, of C, of A.
     """
     size, drive, inner = size[:, :, None, :], (size * given)[:, :, None, :], inner[:, :, None, :]
-    decay = tl.exp2(size * (A * LOG2_E)[None])
+    decay = power_of_2(size * (A * LOG2_E)[None], EXACT)
     before, state = entering(decay, drive * write, state, T, BACK, False)
     after, adjoint = entering(decay, inner * read, adjoint, T, not BACK, True)
     held = decay * before + drive * write
@@ -205,6 +206,7 @@ def _gradients(
     number = (group - first_group(x.clips, clip, begin, length, T * SPAN)) * SPAN
     skip, bias = parameter(x.D, channels, x.dim), parameter(x.bias, channels, x.dim)
     A, A_back = decays_of(x, channels, 0, N), decays_of(x, channels, DIRECTIONS - 1, N)
+    EXACT: tl.constexpr = u.data.dtype.element_ty == tl.float32
     sum_A, sum_A_back = tl.zeros((K, N, E), tl.float32), tl.zeros((K, N, E), tl.float32)
     sum_D, sum_bias = tl.zeros((K, E), tl.float32), tl.zeros((K, E), tl.float32)
     state = once(tl.load(_edge(few, group, channels, x.dim, N), mask=there, other=0.0))
@@ -224,14 +226,14 @@ def _gradients(
         where = _edge(many, group * SPAN + step, channels, x.dim, N)
         adjoint = tl.load(where, mask=there, other=0.0)
         state, _, out, to_drive, to_size, to_B, to_C, to_A = _direction(
-            A, state, adjoint, size, given, inner, write, read, REVERSE, T
+            A, state, adjoint, size, given, inner, write, read, REVERSE, EXACT, T
         )
         sum_A += to_A
         if DIRECTIONS == 2:
             where += tl.cast(groups, tl.int64) * SPAN * N * x.dim
             state_2 = tl.load(where, mask=there, other=0.0)
             _, adjoint_2, out_2, to_drive_2, to_size_2, to_B_2, to_C_2, to_A = _direction(
-                A_back, state_2, adjoint_2, size, given, inner, write, read, not REVERSE, T
+                A_back, state_2, adjoint_2, size, given, inner, write, read, not REVERSE, EXACT, T
             )
             out, to_drive, to_size = out + out_2, to_drive + to_drive_2, to_size + to_size_2
             to_B, to_C, sum_A_back = to_B + to_B_2, to_C + to_C_2, sum_A_back + to_A

@@ -15,6 +15,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from melastic.scan.triton_math import sigmoid
 from melastic.scan.triton_tiles import (
     bounds,
     clip_count,
@@ -23,7 +24,6 @@ from melastic.scan.triton_tiles import (
     launch,
     load,
     no_float64,
-    sigmoid,
     small,
     store,
     view,

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from melastic.scan import triton_adjoint
 from melastic.scan.operands import Gradients, Operands
+from melastic.scan.triton_math import LOG2_E, power_of_2, sigmoid
 from melastic.scan.triton_tiles import (
-    LOG2_E,
     arguments_of,
     bounds,
     channels_of,
@@ -28,7 +28,6 @@ from melastic.scan.triton_tiles import (
     launch,
     load,
     parameter,
-    sigmoid,
     sizes_at,
     store,
     tile_of,
@@ -55,6 +54,7 @@ def _forward(
     state = tl.zeros((K, N, E), tl.float32)
     count = tl.cdiv(end - begin, T).to(tl.int32)
     steps = tl.arange(0, T)[:, None, None]
+    EXACT: tl.constexpr = u.data.dtype.element_ty == tl.float32
     for index in tl.range(0, count, num_stages=2):
         first = begin + (count - 1 - index if REVERSE else index) * T
         given, _, size, inside = sizes_at(
@@ -62,7 +62,7 @@ def _forward(
         )  # fmt: skip
         write = vectors_at(B, x, row, first, end, T, N)
         read = vectors_at(C, x, row, first, end, T, N)
-        decay = tl.exp2(size[:, :, None, :] * decays[None])
+        decay = power_of_2(size[:, :, None, :] * decays[None], EXACT)
         drive = (size * given)[:, :, None, :] * write
         held, state = entering(decay, drive, state, T, REVERSE, False)
         out = tl.sum((decay * held + drive) * read, axis=2) + skip * given

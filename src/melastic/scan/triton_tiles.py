@@ -15,8 +15,8 @@ from torch import Tensor
 
 from melastic.errors import InputError
 from melastic.scan.operands import Operands
+from melastic.scan.triton_math import softplus
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 LANES = 8
 """Channels side by side in a warp, 4 times over: its lanes lie along the states too."""
 PROGRAMS = 1024
@@ -215,32 +215,6 @@ def store(x, row, first, steps, channels, inside, value):
     origin = x.data + row * x.row + first * x.step
     where = steps * x.step + channels * x.channel
     tl.store(origin + where, value.to(x.data.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-@no_type_check
-def softplus(x):
-    """log(1 + exp(x)) to float32 accuracy: log(1 + e) = 2 artanh(e / (2 + e)), as a series."""
-    small = tl.exp2(-tl.abs(x) * LOG2_E)
-    ratio = small / (2.0 + small)
-    square = ratio * ratio
-    series = 1.0 / 15.0
-    series = series * square + 1.0 / 13.0
-    series = series * square + 1.0 / 11.0
-    series = series * square + 1.0 / 9.0
-    series = series * square + 1.0 / 7.0
-    series = series * square + 1.0 / 5.0
-    series = series * square + 1.0 / 3.0
-    series = series * square + 1.0
-    return tl.maximum(x, 0.0) + 2.0 * ratio * series
-
-
-@triton.jit
-@no_type_check
-def sigmoid(x):
-    """1 / (1 + exp(-x)), without overflow."""
-    small = tl.exp2(-tl.abs(x) * LOG2_E)
-    return tl.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 @triton.jit
