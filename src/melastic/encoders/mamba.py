@@ -5,6 +5,7 @@ Source: Mamba (arXiv:2312.00752) for the mixer; Audio Mamba (arXiv:2406.03344) a
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -14,9 +15,10 @@ from torch.nn import functional
 
 from melastic.config import MambaConfig
 from melastic.encoders.norm import AddNorm
+from melastic.errors import InputError
 from melastic.patches.batch import Layout
 from melastic.scan.operands import Operands
-from melastic.scan.selective import causal_convolution, scan
+from melastic.scan.selective import causal_convolution, scan, scan_from
 
 STEP_RANGE = (1e-3, 1e-1)
 """Step sizes of a new model, log-uniform (Mamba, section 3.6)."""
@@ -40,6 +42,15 @@ class Rows(NamedTuple):
         if len(layout.runs) == 1:
             return cls(len(layout.lengths), None)
         return cls(1, layout.cu_seqlens(device))
+
+
+class Carried(NamedTuple):
+    """What the tokens of a clip so far leave to those that follow, in one block."""
+
+    inputs: Float[Tensor, "reach width"]
+    """Of the convolution."""
+    state: Float[Tensor, "width state"]
+    """Of the scan."""
 
 
 class StateSpace(nn.Module):
@@ -123,6 +134,27 @@ class StateSpace(nn.Module):
             reverse=reverse,
         )
 
+    def advance(
+        self,
+        x: Float[Tensor, "1 length width"],
+        z: Float[Tensor, "1 length width"],
+        carried: "Carried",
+        decays: Decays,
+    ) -> tuple[Float[Tensor, "1 length width"], "Carried"]:
+        """Mix the next tokens of a clip, and what to carry on to those behind them.
+
+        Args:
+            x: input.
+            z: gate.
+            carried: what the tokens before have left.
+            decays: of the direction ahead.
+        """
+        before = len(carried.inputs)
+        seen = torch.cat([carried.inputs[None].to(x.dtype), x], dim=1)
+        u = causal_convolution(seen, self.taps, self.taps_bias)[:, before:]
+        y, state = scan_from(self.operands(u, z, None, decays=decays), carried.state)
+        return y, Carried(seen[0, seen.shape[1] - before :], state)
+
     @torch.no_grad()
     def _initialise(self, rank: int, taps: int) -> None:
         """Draw step sizes from their range; everything else as torch draws such layers."""
@@ -169,6 +201,20 @@ class Mixer(nn.Module):
         back = self.back(x, z, rows.cu_seqlens, decays=decays[1:], reverse=True)
         return self.out(((y + back) / 2).flatten(0, 1))
 
+    def advance(
+        self, x: Float[Tensor, "length dim"], carried: Carried, decays: Decays
+    ) -> tuple[Float[Tensor, "length dim"], Carried]:
+        """The next tokens of a clip, and what to carry on.
+
+        Args:
+            x: tokens.
+            carried: what those before have left.
+            decays: of the direction ahead.
+        """
+        x, z = self.into(x)[None].chunk(2, dim=-1)
+        y, carried = self.ahead.advance(x, z, carried, decays)
+        return self.out(y[0]), carried
+
     def log_decays(self) -> list[Float[Tensor, "width state"]]:
         """The table of each direction."""
         second = self.ahead.log_decay_back if self.back is None else self.back.log_decay
@@ -212,6 +258,7 @@ class Mamba(nn.Module):
     def __init__(self, config: MambaConfig) -> None:
         """Make a stack with the published initial values."""
         super().__init__()
+        self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = AddNorm(config.dim, config.norm_eps)
 
@@ -225,6 +272,37 @@ class Mamba(nn.Module):
             x, more = block(x, more, rows, decays)
         normed: Tensor = self.norm(x, more)[1]
         return normed
+
+    @torch.no_grad()
+    def advance(
+        self, x: Float[Tensor, "length dim"], carried: Sequence[Carried] | None = None
+    ) -> tuple[Float[Tensor, "length dim"], list[Carried]]:
+        """The next tokens of a clip, and what to carry on: piece by piece equals all at once.
+
+        Args:
+            x: tokens that follow those before.
+            carried: what the call before returned; None: the clip begins here.
+
+        Raises:
+            InputError: if the encoder also looks ahead.
+        """
+        config = self.config
+        if config.variant != "fo-fo":
+            raise InputError(
+                f"a clip is read piece by piece by an encoder that looks back only, this one is "
+                f"{config.variant}; use variant='fo-fo'"
+            )
+        if carried is None:
+            inputs = x.new_zeros(config.taps - 1, config.width)
+            state = x.new_zeros(config.width, config.state)
+            carried = [Carried(inputs, state)] * config.depth
+        more, behind = None, []
+        for block, decays, left in zip(self.blocks, self.decays(), carried, strict=True):
+            x, normed = cast(Block, block).norm(x, more)
+            more, left = cast(Block, block).mixer.advance(normed, left, decays)
+            behind.append(left)
+        normed = self.norm(x, more)[1]
+        return normed, behind
 
     def decays(self) -> list[Decays]:
         """``A = -exp(log_decay)`` of each block's directions, all computed at once."""

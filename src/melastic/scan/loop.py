@@ -1,4 +1,4 @@
-"""The selective scan as its definition says it, one step after the other: the oracle of the rest."""
+"""The selective scan as its definition says it, step by step: the oracle of the others."""
 
 import torch
 from jaxtyping import Float
@@ -19,14 +19,32 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
         operands: inputs.
     """
     dtype = working_dtype(operands)
-    y = torch.cat([_one(operands, row, clip, dtype) for row, clip in clips_of(operands)])
+    y = torch.cat([_one(operands, row, clip, dtype)[0] for row, clip in clips_of(operands)])
     return y.unflatten(0, operands.u.shape[:2]).to(operands.u.dtype)
 
 
+def scan_from(
+    operands: Operands, state: Float[Tensor, "dim state"]
+) -> tuple[Float[Tensor, "1 length dim"], Float[Tensor, "dim state"]]:
+    """Output of one clip that goes on from a state, and the state behind it; one way, ahead.
+
+    Args:
+        operands: inputs, a batch of 1.
+        state: in front of the clip.
+    """
+    whole = slice(0, operands.u.shape[1])
+    y, state = _one(operands, 0, whole, working_dtype(operands), state)
+    return y[None].to(operands.u.dtype), state
+
+
 def _one(
-    operands: Operands, row: int, clip: slice, dtype: torch.dtype
-) -> Float[Tensor, "length dim"]:
-    """Output of one clip."""
+    operands: Operands,
+    row: int,
+    clip: slice,
+    dtype: torch.dtype,
+    state: Float[Tensor, "dim state"] | None = None,
+) -> tuple[Float[Tensor, "length dim"], Float[Tensor, "dim state"]]:
+    """Output of one clip, and the state behind it."""
     u, delta, B, C = (
         getattr(operands, name)[row, clip].to(dtype) for name in ("u", "delta", "B", "C")
     )
@@ -34,15 +52,17 @@ def _one(
         delta = delta + operands.delta_bias.to(dtype)
     if operands.delta_softplus:
         delta = functional.softplus(delta)
-    y = _recurrence(u, delta, operands.A.to(dtype), B, C, reverse=operands.reverse)
+    A = operands.A.to(dtype)
+    state = torch.zeros_like(A) if state is None else state.to(dtype)
+    y, state = _recurrence(u, delta, A, B, C, state, reverse=operands.reverse)
     skip = torch.zeros_like(u) if operands.D is None else operands.D.to(dtype) * u
     y = y + skip
     if operands.A_back is not None:
-        back = operands.A_back.to(dtype)
-        y = y + _recurrence(u, delta, back, B, C, reverse=not operands.reverse) + skip
+        back, empty = operands.A_back.to(dtype), torch.zeros_like(A)
+        y = y + _recurrence(u, delta, back, B, C, empty, reverse=not operands.reverse)[0] + skip
     if operands.z is not None:
         y = y * functional.silu(operands.z[row, clip].to(dtype))
-    return y
+    return y, state
 
 
 def _recurrence(
@@ -51,13 +71,13 @@ def _recurrence(
     A: Float[Tensor, "dim state"],
     B: Float[Tensor, "length state"],
     C: Float[Tensor, "length state"],
+    state: Float[Tensor, "dim state"],
     *,
     reverse: bool,
-) -> Float[Tensor, "length dim"]:
-    """What is read off the state at each step."""
-    state, outputs = torch.zeros_like(A), []
-    steps = range(len(u))
+) -> tuple[Float[Tensor, "length dim"], Float[Tensor, "dim state"]]:
+    """What is read off the state at each step, and the last state."""
+    outputs, steps = [], range(len(u))
     for t in reversed(steps) if reverse else steps:
         state = torch.exp(delta[t, :, None] * A) * state + (delta[t] * u[t])[:, None] * B[t]
         outputs.append(state @ C[t])
-    return torch.stack(outputs[::-1] if reverse else outputs)
+    return torch.stack(outputs[::-1] if reverse else outputs), state

@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from melastic.errors import InputError, unknown_name
+from melastic.native import scan as native
+from melastic.native.calls import serves
+from melastic.scan import loop
 from melastic.scan.operands import Operands
 from melastic.scan.ops import convolution_op, scan_op
 
@@ -103,8 +106,6 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
     """
     kernel = _chosen[-1]
     if kernel == "loop":
-        from melastic.scan import loop
-
         return loop.scan(operands)
     if kernel == "chunked":
         from melastic.scan import chunked
@@ -116,6 +117,22 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
         return mamba_ssm.scan(operands)
     y: Tensor = scan_op(*operands)
     return y
+
+
+@torch.no_grad()
+def scan_from(
+    operands: Operands, state: Float[Tensor, "dim state"]
+) -> tuple[Float[Tensor, "1 length dim"], Float[Tensor, "dim state"]]:
+    """Output of one clip that goes on from a state, and the state behind it; one way, ahead.
+
+    Args:
+        operands: inputs, a batch of 1.
+        state: in front of the clip.
+    """
+    if not serves(operands.u):
+        return loop.scan_from(operands, state)
+    before, behind = state.to(torch.float32).contiguous()[None], torch.empty(1, *state.shape)
+    return native.forward(operands, state_in=before, state_out=behind), behind[0]
 
 
 def causal_convolution(
