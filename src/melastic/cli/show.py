@@ -11,7 +11,9 @@ import tyro
 from melastic.checkpoints.store import BUNDLED, CARD, bundled, load_folder, locate
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json, print_table
+from melastic.config import MambaConfig
 from melastic.evaluation.cost import gmacs
+from melastic.native.library import kernels
 from melastic.patches.grid import FreqTime
 from melastic.presets import PRESETS, list_models, model_config
 from melastic.recipes import load_recipe, recipe_names, summary
@@ -114,6 +116,7 @@ def info(arguments: Sequence[str], prog: str) -> int:
         ("positions", f"{type(config.positions).__name__}, {mels:g} mels x {seconds:g} s"),
         ("encoder", str(config.encoder)),
         ("pooling", str(config.pooling)),
+        *([("CPU kernels", kernels().said)] if isinstance(config.encoder, MambaConfig) else []),
         *(
             (
                 "within a budget",

@@ -21,6 +21,7 @@ from melastic.data.manifest import Clip, is_file, read_manifest
 from melastic.encoders.attention import variable_length_kernel
 from melastic.errors import InputError
 from melastic.frontend.audio import audio_info, load_audio
+from melastic.native.library import kernels
 from melastic.serialize import to_json
 
 _BINS = 10
@@ -46,6 +47,8 @@ class Environment:
     """Names of the CUDA devices."""
     mps: bool
     """Whether an Apple GPU is there."""
+    kernels: str
+    """Instruction set of the compiled CPU kernels, or why there are none."""
     usable: Mapping[str, bool]
     """Kernels and optional packages."""
 
@@ -174,6 +177,7 @@ def environment() -> Environment:
         threads=torch.get_num_threads(),
         cuda=tuple(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))),
         mps=torch.backends.mps.is_available(),
+        kernels=kernels().said,
         usable={
             "variable_length_attention": cuda and variable_length_kernel() is not None,
             **{name: importlib.util.find_spec(name) is not None for name in packages},

@@ -41,6 +41,7 @@ def _environment(environment: Environment) -> Table:
             "torch": environment.torch,
             "CPU": f"{environment.cpu_capability}, {environment.threads} threads on "
             f"{environment.cpus} cores",
+            "CPU kernels": environment.kernels,
             "GPU": ", ".join(devices) or "none",
             "usable": ", ".join(usable) or "nothing optional",
             "not usable": ", ".join(absent) or "nothing",

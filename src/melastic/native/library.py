@@ -101,6 +101,11 @@ class Kernels(NamedTuple):
         name: bytes = self.library.melastic_instructions()
         return name.decode()
 
+    @property
+    def said(self) -> str:
+        """The instruction set, or why there is none and what serves instead."""
+        return self.instructions if not self.reason else f"none ({self.reason}); torch code serves"
+
     def supported(self) -> list[str]:
         """Instruction sets that this machine has and the kernels are built for, best first."""
         if self.library is None:
