@@ -7,7 +7,7 @@ from pathlib import Path
 
 from melastic.checkpoints.store import read_json
 from melastic.errors import unknown_name
-from melastic.recipes import esc50, flexible, fsdd, keywords, sounds
+from melastic.recipes import esc50, flexible, fsdd, keywords, mamba, sounds
 from melastic.serialize import from_json
 from melastic.training.config import TrainConfig
 
@@ -20,7 +20,10 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "asc-flexiast": flexible.asc_flexiast,
     "asc-elasticast": flexible.asc_elasticast,
     "asc-melastic": flexible.asc_melastic,
+    "asc-aum": mamba.asc_aum,
+    "fsdd-aum": mamba.fsdd_aum,
     "esc50": esc50.esc50,
+    "esc50-aum": mamba.esc50_aum,
     "esc10": esc50.esc10,
 }
 """Every recipe by its name."""

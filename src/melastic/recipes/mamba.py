@@ -1,0 +1,39 @@
+"""Audio Mamba beside AST: the same clips, views, augmentation and epochs, another encoder."""
+
+from dataclasses import replace
+
+from melastic.recipes.esc50 import esc50
+from melastic.recipes.flexible import asc_ast
+from melastic.recipes.fsdd import fsdd
+from melastic.training.config import TrainConfig
+
+
+def asc_aum() -> TrainConfig:
+    """Arabic keywords, square patches: Audio Mamba, class token in the middle."""
+    return _beside(asc_ast(), "asc-aum")
+
+
+def fsdd_aum() -> TrainConfig:
+    """Spoken digits, official split: Audio Mamba on patches that span all mel bins."""
+    return _beside(fsdd(), "fsdd-aum")
+
+
+def esc50_aum() -> TrainConfig:
+    """ESC-50, fold 1 for testing: Audio Mamba on patches that span all mel bins."""
+    return _beside(esc50(), "esc50-aum")
+
+
+def _beside(base: TrainConfig, name: str) -> TrainConfig:
+    """A recipe with the encoder, class token and head of Audio Mamba, as wide and twice as deep."""
+    there = base.model.architecture
+    architecture = replace(
+        there,
+        encoder="mamba",
+        depth=2 * there.depth,
+        pooling="class",
+        class_token="middle",
+        class_position=True,
+        head_norm=False,
+    )
+    model = replace(base.model, preset="aum-nano", architecture=architecture)
+    return replace(base, name=name, model=model)
