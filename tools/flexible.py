@@ -1,4 +1,4 @@
-"""Train and sweep the flexible models and the fixed ones that they are held to; write the tables.
+"""Train and sweep flexible models and the fixed ones that they are held to; write tables, figures.
 
 Usage: ``python tools/flexible.py asc10 asc.csv --select "asc10=1&" --seeds 0 1 2 --jobs 2``
 
@@ -8,22 +8,28 @@ training belong to the name: with others it is refused.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+
+from melastic.evaluation.sweep_plot import plot_sweep
+from melastic.evaluation.sweep_rows import Row, read_rows
+from melastic.patches.view import View
 
 DOCS = Path(__file__).parent.parent / "docs"
 PATCHES = ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48")
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
+START = "ast-16"
+"""The fixed model that flexible ones begin from where they name ``{start}``."""
 MODELS: dict[str, Sequence[str]] = {
     "ast-8": ("asc-ast", "--model.patch", "8"),
-    "ast-16": ("asc-ast",),
+    START: ("asc-ast",),
     "ast-32": ("asc-ast", "--model.patch", "32"),
     "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
     "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
@@ -33,7 +39,10 @@ MODELS: dict[str, Sequence[str]] = {
     "melastic": ("asc-melastic",),
 }
 """What is trained, as ``melastic train`` takes it."""
+FIXED = tuple(name for name in MODELS if name.startswith("ast-"))
 SWEEPS = {"patch": ("--patch", *PATCHES), "hop": ("--hop-ms", *HOPS)}
+OWN = View(patch=16, hop_ms=10.0)
+"""How the flexible models and ``START`` see a clip unless told otherwise."""
 
 
 def melastic(*words: str) -> None:
@@ -59,8 +68,10 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
             for word in (f"--data.{split}", f"{rule}split={split}")
         ]
         settings = ["--data.manifest", manifest, *splits, "--run.seed", str(seed)]
-        settings += ["--run.evaluate-every", "5", "--out", str(run)]
-        melastic("train", *MODELS[name], *settings, *arguments.settings)
+        settings += ["--run.evaluate-every", "10", "--out", str(run)]
+        start = arguments.runs / f"{START}-{seed}"
+        words = [word.format(start=start) for word in MODELS[name]]
+        melastic("train", *words, *settings, *arguments.settings)
     for dial in missing:
         out = run / f"sweep-{dial}"
         chosen = ["--select", f"{rule}split=test", "--out", str(out)]
@@ -92,14 +103,37 @@ def result(kept: Path, name: str, dial: str, seed: int) -> Path:
     return kept / f"{name}-{dial}-{seed}.csv"
 
 
+def rows_of(kept: Path, name: str, dial: str) -> list[list[Row]]:
+    """The rows of each seed's sweep."""
+    return [read_rows(path) for path in sorted(kept.glob(f"{name}-{dial}-[0-9]*.csv"))]
+
+
 def scores(kept: Path, name: str, dial: str, column: str) -> dict[str, list[float]]:
     """Accuracy (%) of each seed by the value of a dial."""
     found: dict[str, list[float]] = {}
-    for path in sorted(kept.glob(f"{name}-{dial}-[0-9]*.csv")):
-        for row in csv.DictReader(path.read_text().splitlines()):
-            value = f"{float(row[column]):g}"
-            found.setdefault(value, []).append(100 * float(row["accuracy"]))
+    for rows in rows_of(kept, name, dial):
+        for row in rows:
+            found.setdefault(f"{getattr(row, column):g}", []).append(100 * row.accuracy)
     return found
+
+
+def averaged(seeds: Sequence[Sequence[Row]]) -> list[Row]:
+    """Rows whose accuracy is the mean over seeds."""
+    return [
+        replace(rows[0], accuracy=mean(row.accuracy for row in rows))
+        for rows in zip(*seeds, strict=True)
+    ]
+
+
+def draw(kept: Path, dial: str) -> None:
+    """Draw one dial: the model with all dials, if it is there, and the other models dashed."""
+    others = [START, "ast-32"] if dial == "patch" else [START, "ast-20ms", "ast-40ms"]
+    others.append("flexiast" if dial == "patch" else "elasticast")
+    found = {name: rows_of(kept, name, dial) for name in ("melastic", *others)}
+    baselines = {name: averaged(found[name]) for name in others if found[name]}
+    if found["melastic"]:
+        path = kept.parent / f"{kept.name}-{dial}.png"
+        plot_sweep(averaged(found["melastic"]), path, own=OWN, baselines=baselines)
 
 
 def table(kept: Path, dial: str, column: str, values: Sequence[str]) -> list[str]:
@@ -122,7 +156,7 @@ def text(values: Sequence[float]) -> str:
 
 
 def write(arguments: argparse.Namespace) -> None:
-    """Write ``docs/flexible/NAME.md`` from what is measured."""
+    """Write ``docs/flexible/NAME.md`` and its figures from what is measured."""
     kept = folder(arguments)
     seeds = sorted({int(path.stem.rsplit("-", 1)[1]) for path in kept.glob("*.csv")})
     command = f"python tools/flexible.py {arguments.name} {arguments.manifest.name}"
@@ -140,10 +174,16 @@ def write(arguments: argparse.Namespace) -> None:
         "",
         *table(kept, "patch", "patch_freq", PATCHES),
         "",
+        f"![Accuracy against patch size]({kept.name}-patch.png)",
+        "",
         "## Frame shifts (ms; patch size of the model)",
         "",
         *table(kept, "hop", "hop_ms", HOPS),
+        "",
+        f"![Accuracy against frame shift]({kept.name}-hop.png)",
     ]
+    for dial in SWEEPS:
+        draw(kept, dial)
     kept.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -160,14 +200,19 @@ def main() -> None:
     parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="of training")
     arguments = parser.parse_args()
     begin(arguments)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        jobs = [
-            pool.submit(measure, name, seed, arguments)
-            for seed in arguments.seeds
-            for name in arguments.models
-        ]
-        for job in jobs:
-            job.result()
+    first = [name for name in arguments.models if "{start}" not in MODELS[name]]
+    later = [name for name in arguments.models if name not in first]
+    if later and START not in first:
+        first.insert(0, START)
+    for names in (first, later):
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            jobs = [
+                pool.submit(measure, name, seed, arguments)
+                for seed in arguments.seeds
+                for name in names
+            ]
+            for job in jobs:
+                job.result()
     write(arguments)
 
 
