@@ -6,7 +6,7 @@ from torch import nn
 
 from melastic.training.config import OptimConfig
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
-from tests.models import small
+from tests.models import mamba, small
 
 
 def rates(total=100, per_epoch=10, **settings):
@@ -32,8 +32,9 @@ def test_a_constant_rate_stays():
     assert set(rates(warmup_steps=0, schedule="constant")) == {1.0}
 
 
-def test_only_what_multiplies_tokens_decays():
-    model = small("class")
+@pytest.mark.parametrize("make", [lambda: small("class"), mamba])
+def test_only_what_multiplies_tokens_decays(make):
+    model = make()
     names = {id(p): name for name, p in model.named_parameters()}
     decayed, plain = build_optimizer(model, OptimConfig()).param_groups
     assert decayed["weight_decay"] > 0
@@ -41,7 +42,7 @@ def test_only_what_multiplies_tokens_decays():
     decayed, plain = ({names[id(p)] for p in group["params"]} for group in (decayed, plain))
     assert decayed | plain == set(names.values())
     assert not decayed & plain
-    assert all(name.endswith(("weight", "kernel")) and "norm" not in name for name in decayed)
+    assert all(name.endswith(("weight", "kernel", "taps")) and "norm" not in name for name in decayed)
     assert any("positions" in name for name in plain)
     assert any("class_tokens" in name for name in plain)
 

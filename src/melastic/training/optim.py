@@ -9,11 +9,15 @@ from torch import Tensor, nn
 from melastic.training.config import OptimConfig
 
 
+SPARED = ("positions", "class_tokens", "log_decay")
+"""Parameters of two axes that multiply no tokens."""
+
+
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW, or Adam with coupled decay.
 
-    AdamW decays what multiplies tokens (parameters of two axes or more) except positions and class
-    tokens; Adam decays everything, as AST does.
+    AdamW decays what multiplies tokens (parameters of two axes or more) except positions, class
+    tokens and the decays of a state space; Adam decays everything, as AST does.
     """
     if config.optimizer == "adam":
         return torch.optim.Adam(
@@ -26,8 +30,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        place = "positions." in name or name.endswith("class_tokens")
-        (plain if parameter.ndim < 2 or place else decayed).append(parameter)
+        spared = any(part in name for part in SPARED)
+        (plain if parameter.ndim < 2 or spared else decayed).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
