@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from melastic.training.config import OptimConfig
 
-
 SPARED = ("positions", "class_tokens", "log_decay")
 """Parameters of two axes that multiply no tokens."""
 
