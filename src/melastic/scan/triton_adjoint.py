@@ -209,11 +209,12 @@ def _gradients(
     EXACT: tl.constexpr = u.data.dtype.element_ty == tl.float32
     sum_A, sum_A_back = tl.zeros((K, N, E), tl.float32), tl.zeros((K, N, E), tl.float32)
     sum_D, sum_bias = tl.zeros((K, E), tl.float32), tl.zeros((K, E), tl.float32)
-    state = once(tl.load(_edge(few, group, channels, x.dim, N), mask=there, other=0.0))
+    used = there & (number < chunks)
+    state = once(tl.load(_edge(few, group, channels, x.dim, N), mask=used, other=0.0))
     adjoint_2 = state
     if DIRECTIONS == 2:
         where = _edge(few, group + groups, channels, x.dim, N)
-        adjoint_2 = once(tl.load(where, mask=there, other=0.0))
+        adjoint_2 = once(tl.load(where, mask=used, other=0.0))
     for step in tl.range(0, tl.minimum(chunks - number, SPAN), num_stages=2):
         index = number + step
         first = begin + (chunks - 1 - index if REVERSE else index) * T

@@ -40,8 +40,8 @@ def power_of_2(x, EXACT: tl.constexpr):
     """2 ** x; EXACT: to float32 accuracy, 1 at 0, from 2 ** -126 to 2 ** 127.
 
     The instruction of a GPU is off by two units in the last place, which thousands of slow decays
-    would multiply; numbers of 16 bits are off by more. The polynomial is the Taylor series around the
-    nearest whole number, which adding 1.5 * 2 ** 23 leaves in the lowest bits.
+    would multiply; numbers of 16 bits are off by more. The polynomial is the Taylor series around
+    the nearest whole number, which adding 1.5 * 2 ** 23 leaves in the lowest bits.
     """
     if EXACT:
         x = tl.maximum(x, -126.0, propagate_nan=tl.PropagateNan.ALL)
