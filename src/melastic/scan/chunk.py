@@ -61,10 +61,15 @@ class Inputs(NamedTuple):
             for channel in range(0, dim, channels):
                 yield Block(slice(row, row + together), slice(channel, channel + channels))
 
+    def longest(self) -> int:
+        """Steps of a chunk."""
+        rows, length, dim = self.u.shape
+        numbers = min(BLOCK, max(1, rows * dim * self.B.shape[2]))
+        return max(1, min(LONGEST, CHUNK // numbers, length))
+
     def chunks(self, way: Way) -> list[slice]:
         """Stretches of steps, in the order of the scan."""
-        rows, length, dim = self.u.shape
-        count = min(LONGEST, CHUNK // min(BLOCK, max(1, rows * dim * self.B.shape[2])))
+        length, count = self.u.shape[1], self.longest()
         chunks = [slice(t, min(t + count, length)) for t in range(0, length, count)]
         return chunks[::-1] if way.reverse else chunks
 
@@ -73,10 +78,9 @@ class Inputs(NamedTuple):
         rows, dim = self.u[block.rows, 0, block.channels].shape
         return self.u.new_zeros(rows, self.B.shape[2], dim)
 
-    def buffers(self, many: int) -> list[Float[Tensor, " numbers"]]:
+    def buffers(self, block: Block, many: int) -> list[Float[Tensor, " numbers"]]:
         """Room for the states of any chunk, ``many`` times."""
-        room = max(CHUNK, LONGEST * self.B.shape[2])
-        return list(self.u.new_empty(many, min(room, self.u.numel() * self.B.shape[2])))
+        return list(self.u.new_empty(many, self.before(block).numel() * self.longest()))
 
 
 def inputs_of(operands: Operands) -> Inputs:
@@ -114,7 +118,11 @@ def step_size(operands: Operands) -> Float[Tensor, "batch length dim"]:
 
 
 class Chunk:
-    """A stretch of steps of one block: its part of the inputs, and what is computed of them."""
+    """A stretch of steps of one block: its part of the inputs, and what is computed of them.
+
+    Decays, states and adjoints (gradients of states) are ``rows steps state channels``, a state
+    ``before`` or ``after`` them is ``rows state channels``.
+    """
 
     def __init__(self, inputs: Inputs, way: Way, block: Block, steps: slice) -> None:
         """Cut it out.
@@ -133,9 +141,7 @@ class Chunk:
         firsts = {clip[way.reverse] - steps.start for clip in inputs.clips}
         self.firsts = firsts.intersection(self.order)
 
-    def within(
-        self, buffers: list[Float[Tensor, " numbers"]]
-    ) -> list[Float[Tensor, "rows steps state channels"]]:
+    def within(self, buffers: list[Tensor]) -> list[Tensor]:
         """The part of each buffer that its states fill."""
         rows, count, dim = self.delta.shape
         shape = (rows, count, self.B.shape[2], dim)
@@ -143,18 +149,18 @@ class Chunk:
 
     def decays(
         self,
-        rates: Float[Tensor, "state channels"],
-        out: Float[Tensor, "rows steps state channels"],
+        rates: Tensor,
+        out: Tensor,
     ) -> None:
-        """Decay of each state at each step; ``rates`` are A in units of log 2."""
+        """Decay of each state at each step; ``rates``, ``state channels``, are A over log 2."""
         torch.mul(self.delta[:, :, None], rates, out=out).exp2_()
 
     def states(
         self,
-        decays: Float[Tensor, "rows steps state channels"],
-        before: Float[Tensor, "rows state channels"],
-        out: Float[Tensor, "rows steps state channels"],
-    ) -> Float[Tensor, "rows state channels"]:
+        decays: Tensor,
+        before: Tensor,
+        out: Tensor,
+    ) -> Tensor:
         """State after each step, from the one before all; gives a view of the last."""
         torch.mul(self.drive[:, :, None], self.B[..., None], out=out)
         decay, state = decays.unbind(1), out.unbind(1)
@@ -166,10 +172,10 @@ class Chunk:
 
     def adjoints(
         self,
-        dy: Float[Tensor, "rows steps channels"],
-        decays: Float[Tensor, "rows steps state channels"],
-        after: Float[Tensor, "rows state channels"],
-        out: Float[Tensor, "rows steps state channels"],
+        dy: Tensor,
+        decays: Tensor,
+        after: Tensor,
+        out: Tensor,
     ) -> None:
         """Gradient of the state after each step; ``after`` is what later chunks add to the last."""
         torch.mul(dy[:, :, None], self.C[..., None], out=out)
@@ -181,11 +187,11 @@ class Chunk:
 
     def exponents(
         self,
-        decays: Float[Tensor, "rows steps state channels"],
-        adjoints: Float[Tensor, "rows steps state channels"],
-        states: Float[Tensor, "rows steps state channels"],
-        before: Float[Tensor, "rows state channels"],
-    ) -> Float[Tensor, "rows state channels"]:
+        decays: Tensor,
+        adjoints: Tensor,
+        states: Tensor,
+        before: Tensor,
+    ) -> Tensor:
         """Make gradients of the decays' exponents of them; gives what earlier chunks get."""
         first = self.order[0]
         decays.mul_(adjoints)
@@ -201,27 +207,27 @@ class Chunk:
 
 
 def across_states(
-    weights: Float[Tensor, "rows steps state"],
-    states: Float[Tensor, "rows steps state channels"],
-) -> Float[Tensor, "rows steps channels"]:
-    """Sum over the numbers of a state.
+    weights: Tensor,
+    states: Tensor,
+) -> Tensor:
+    """Sum over the numbers of a state: ``rows steps channels``.
 
     Args:
-        weights: of each number.
-        states: summed.
+        weights: of each number, ``rows steps state``.
+        states: summed, ``rows steps state channels``.
     """
     return _product(weights, states)
 
 
 def across_channels(
-    values: Float[Tensor, "rows steps channels"],
-    states: Float[Tensor, "rows steps state channels"],
-) -> Float[Tensor, "rows steps state"]:
-    """Sum over channels.
+    values: Tensor,
+    states: Tensor,
+) -> Tensor:
+    """Sum over channels: ``rows steps state``.
 
     Args:
-        values: of each channel.
-        states: summed.
+        values: of each channel, ``rows steps channels``.
+        states: summed, ``rows steps state channels``.
     """
     return _product(values, states.transpose(2, 3))
 

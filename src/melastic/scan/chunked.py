@@ -141,7 +141,7 @@ def _forward_block(
 ) -> None:
     """Add what is read off the states to ``y``."""
     A, before = way.A[block.channels].T.contiguous(), inputs.before(block)
-    rates, buffers = A / log(2), inputs.buffers(2)
+    rates, buffers = A / log(2), inputs.buffers(block, 2)
     for index, steps in enumerate(inputs.chunks(way)):
         chunk = Chunk(inputs, way, block, steps)
         decays, states = chunk.within(buffers)
@@ -188,7 +188,7 @@ def _backward_block(
 ) -> Float[Tensor, "state channels"]:
     """Add one block's share to ``sums``; gives the gradient of its part of A."""
     A, after = way.A[block.channels].T.contiguous(), inputs.before(block)
-    rates, dA, buffers = A / log(2), torch.zeros_like(A), inputs.buffers(3)
+    rates, dA, buffers = A / log(2), torch.zeros_like(A), inputs.buffers(block, 3)
     for index, steps in reversed(list(enumerate(inputs.chunks(way)))):
         before = kept[index, block.rows, :, block.channels]
         chunk = Chunk(inputs, way, block, steps)
