@@ -46,3 +46,10 @@ def note(text: str, *, quiet: bool = False) -> None:
     """One line for people."""
     if not quiet:
         stderr.print(text, highlight=False, markup=False)
+
+
+def clock_text(seconds: float) -> str:
+    """A duration as people read it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

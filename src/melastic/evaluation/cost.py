@@ -1,5 +1,7 @@
 """What a clip costs: tokens and multiply-adds, from the geometry alone."""
 
+from typing import NamedTuple
+
 from melastic.config import AttentionPooling, EncoderConfig, MambaConfig, ModelConfig
 from melastic.patches.grid import FreqTime
 
@@ -41,13 +43,48 @@ def gmacs(
     Raises:
         InputError: if the clip holds no such patch.
     """
-    encoder, grid = config.encoder, config.patches.grid(size, patch)
-    dim, tokens = encoder.dim, tokens_of(config, size, patch=patch, keep=keep)
+    kept = kept_tokens(config.patches.grid(size, patch).num_patches, keep)
+    return cost_of(config, size, patch=patch, kept=kept).gmacs
+
+
+class Cost(NamedTuple):
+    """What one clip costs in one forward pass."""
+
+    tokens: int
+    """Of the encoder, class tokens included."""
+    embed: float
+    """Multiply-adds (10^9) of the patch projection, whose input needs no gradient."""
+    rest: float
+    """Multiply-adds (10^9) of everything behind it."""
+
+    @property
+    def gmacs(self) -> float:
+        """Multiply-adds (10^9)."""
+        return self.embed + self.rest
+
+
+def cost_of(
+    config: ModelConfig, size: FreqTime, *, patch: FreqTime | None = None, kept: int | None = None
+) -> Cost:
+    """Tokens and multiply-adds of a model for one clip.
+
+    Args:
+        config: the model.
+        size: mel bins and frames of the clip.
+        patch: patch size; None: the model's own.
+        kept: patches that are used; None: all.
+
+    Raises:
+        InputError: if the clip holds no such patch.
+    """
+    grid, dim = config.patches.grid(size, patch), config.encoder.dim
+    tokens = (grid.num_patches if kept is None else kept) + config.pooling.added
     embed = grid.num_patches * grid.patch.freq * grid.patch.time * dim
     pool = 0
     if isinstance(config.pooling, AttentionPooling):
         pool = 2 * dim * dim + tokens * 2 * dim * dim + 2 * tokens * dim
-    return (embed + _encoder(encoder, tokens) + pool + dim * len(config.labels)) / 1e9
+    rest = _encoder(config.encoder, tokens) + pool + dim * len(config.labels)
+    return Cost(tokens, embed / 1e9, rest / 1e9)
 
 
 def _encoder(encoder: EncoderConfig, tokens: int) -> int:

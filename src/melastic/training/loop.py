@@ -19,11 +19,12 @@ from melastic.devices import cores_shared_with
 from melastic.errors import DivergedError
 from melastic.evaluation.metrics import Metrics, measure_scores
 from melastic.evaluation.plots import plot_confusion, plot_curves
-from melastic.progress import bar
+from melastic.progress import bar, clock_text
 from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
 from melastic.training.curriculum import Curriculum
 from melastic.training.held_out import gathered_outputs, is_better
+from melastic.training.ledger import Costs
 from melastic.training.objective import Objective
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
@@ -118,6 +119,7 @@ class Trainer:
                 self.optimizer,
                 accelerator.scaler,
             )
+            self.objective.ledger.costs = Costs(**self.progress.costs)  # type: ignore[arg-type]
         self.saved_at = time.monotonic()
 
     def run(self) -> Classifier:
@@ -188,15 +190,19 @@ class Trainer:
         progress = self.progress
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(parts):
-            batch = next(batches).to(self.accelerator.device)
+            with self.objective.ledger.clock("data_s"):
+                batch = next(batches).to(self.accelerator.device)
             self._count_unreadable(batch)
             last = part == parts - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+            with (
+                self.objective.ledger.clock("compute_s"),
+                nullcontext() if last else self.accelerator.no_sync(self.wrapped),
+            ):
                 with self.accelerator.autocast():
                     loss = self.objective.losses(batch, progress.epoch, progress.step).sum()
                 self._check_finite("loss", loss, batch)
                 self.accelerator.backward(loss * (self.accelerator.num_processes / clips))
-            total += loss.detach()
+                total += loss.detach()
         if self.config.optim.clip_norm is not None:
             norm = self.accelerator.clip_grad_norm_(
                 self.wrapped.parameters(), self.config.optim.clip_norm
@@ -239,6 +245,7 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
             "clips_per_s": len(self.splits.train) / seconds,
             "elapsed_s": progress.elapsed_s,
+            **self.objective.ledger.close(self.accelerator),
         }
         text = f"epoch {progress.epoch}/{config.optim.epochs}  loss {row['loss']:.4f}"
         last = progress.epoch == config.optim.epochs
@@ -254,7 +261,7 @@ class Trainer:
                     text += "  best"
         remaining = progress.elapsed_s / progress.epoch * (config.optim.epochs - progress.epoch)
         self.record.add(row)
-        self.record.note(f"{text}  {row['clips_per_s']:.0f} clips/s  {_clock(remaining)} to go")
+        self.record.note(f"{text}  {row['clips_per_s']:.0f} clips/s  {clock_text(remaining)} to go")
 
     def _out_of_patience(self) -> bool:
         """Whether too many epochs have passed without a better score."""
@@ -316,6 +323,7 @@ class Trainer:
     def _save_state(self) -> None:
         """Write the state of the run."""
         self.saved_at = time.monotonic()
+        self.progress.costs = asdict(self.objective.ledger.costs)
         if self.main:
             save_state(
                 self.folder,
@@ -325,10 +333,3 @@ class Trainer:
                 self.optimizer,
                 self.accelerator.scaler,
             )
-
-
-def _clock(seconds: float) -> str:
-    """A duration as people read it."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

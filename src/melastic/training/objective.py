@@ -16,6 +16,7 @@ from melastic.evaluation.metrics import loss_of
 from melastic.patches.grid import FreqTime
 from melastic.training.config import TrainConfig
 from melastic.training.curriculum import Curriculum
+from melastic.training.ledger import Ledger
 
 
 class Objective:
@@ -38,6 +39,7 @@ class Objective:
         self.config, self.model, self.made_of = config, model, made_of
         self.multi_label = multi_label
         self.curriculum = Curriculum(config.view, config.draws, config.run.seed)
+        self.ledger = Ledger(made_of)
         self.teacher: Classifier | None = None
         if config.distill.weight and config.distill.teacher is not None:
             self.teacher = _teacher(config.distill.teacher, made_of)
@@ -74,6 +76,7 @@ class Objective:
     def _logits(self, batch: Batch, epoch: int, step: int, patch: FreqTime | None) -> Tensor:
         """Logits of a batch with the tokens that the step keeps."""
         kept = self._kept(batch, epoch, step, patch)
+        self.ledger.add(batch.lengths, patch, kept)
         return self.model(batch.spectrograms, patch, batch.steps_ms, kept).float()
 
     def _labelled(self, logits: Tensor, batch: Batch) -> Tensor:

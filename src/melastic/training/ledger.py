@@ -1,0 +1,111 @@
+"""What training costs: operations from the geometry, tokens, time and memory, epoch by epoch.
+
+Source: From Coarse to Fine compares training methods by their operations and by the clock; forward
+    and backward together are taken as three times the forward pass.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Int
+from torch import Tensor
+
+from melastic.config import ModelConfig
+from melastic.evaluation.cost import Cost, cost_of
+from melastic.patches.grid import FreqTime
+
+GRADIENTS = 2
+"""Operations of a backward pass in units of the forward pass: the gradient of a product is two
+products, one of them for its input, which the spectrogram does not need."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Costs:
+    """Sums over some steps."""
+
+    clips: int = 0
+    tokens: int = 0
+    """Of the encoder, class tokens included."""
+    train_gmacs: float = 0.0
+    """Multiply-adds of forward and backward passes (10^9)."""
+    data_s: float = 0.0
+    """Waiting for clips (s)."""
+    compute_s: float = 0.0
+    """Computing steps (s)."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The costs of an epoch under way."""
+
+    model: ModelConfig
+    costs: Costs = field(default_factory=Costs)
+    _known: dict[tuple[int, FreqTime | None, int | None], Cost] = field(default_factory=dict)
+
+    def add(
+        self,
+        lengths: Sequence[int],
+        patch: FreqTime | None,
+        kept: Sequence[Int[Tensor, " _"]] | None,
+    ) -> None:
+        """Count one forward and backward pass.
+
+        Args:
+            lengths: frames of each clip.
+            patch: patch size; None: the model's own.
+            kept: which patches of each clip are used; None: all.
+        """
+        for i, frames in enumerate(lengths):
+            key = (frames, patch, None if kept is None else len(kept[i]))
+            if key not in self._known:
+                size = FreqTime(self.model.frontend.num_mels, frames)
+                self._known[key] = cost_of(self.model, size, patch=patch, kept=key[2])
+            cost = self._known[key]
+            self.costs.clips += 1
+            self.costs.tokens += cost.tokens
+            passes = 1 + GRADIENTS
+            self.costs.train_gmacs += passes * cost.gmacs - cost.embed
+
+    @contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Add the time of a block.
+
+        Args:
+            what: field of :class:`Costs` that it is added to.
+        """
+        began = time.monotonic()
+        yield
+        setattr(self.costs, what, getattr(self.costs, what) + time.monotonic() - began)
+
+    def close(self, accelerator: Accelerator) -> dict[str, Any]:
+        """The costs of the epoch, of all processes together; the next begins at zero.
+
+        Times are the mean over the processes, which work side by side.
+
+        Args:
+            accelerator: of the run.
+        """
+        sums, count = asdict(self.costs), accelerator.num_processes
+        self.costs = Costs()
+        if count > 1:
+            values = torch.tensor(list(sums.values()), dtype=torch.float64)
+            total: Tensor = accelerator.reduce(values.to(accelerator.device))
+            sums = dict(zip(sums, total.tolist(), strict=True))
+        shared = {name: value / count for name, value in sums.items() if name.endswith("_s")}
+        whole = {name: round(sums[name]) for name in ("clips", "tokens")}
+        return {**sums, **shared, **whole, "peak_mb": peak_mb()}
+
+
+def peak_mb() -> float:
+    """Most memory that was held so far: of the GPU where there is one, else of the process (MB)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
