@@ -50,6 +50,22 @@ SOURCES = {
             "melastic train asc --data.manifest asc.csv --optim.epochs 15 --out runs/asc",
         ),
     ),
+    "keywords-ar-flexible": Source(
+        summary="Ten Arabic keywords in clips of one second, official speaker-disjoint split, at "
+        "patch sizes from 8 to 48 and frame shifts from 10 to 40 ms, with their measured prices: "
+        "`melastic classify keywords-ar-flexible --gmacs 0.02 CLIP` picks one.",
+        data="Arabic Speech Commands v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021, "
+        "https://github.com/abdulkaderghandoura/arabic-speech-commands-dataset), CC BY 4.0",
+        licence="cc-by-4.0",
+        commands=(
+            "melastic data prepare asc --root ASC --out asc.csv",
+            "melastic train asc-melastic --data.manifest asc.csv --out runs/melastic \\",
+            "    --data.train 'asc10=1&split=train' --data.val 'asc10=1&split=val' \\",
+            "    --data.test 'asc10=1&split=test' --run.evaluate-every 10",
+            "melastic sweep runs/melastic asc.csv --select 'asc10=1&split=val' --out sweep \\",
+            "    --store --patch 8 12 16 20 24 32 40 48 --hop-ms 10 15 20 30 40",
+        ),
+    ),
     "sounds-10": Source(
         summary="Ten environmental sounds; folds 2-5 for training, fold 1 for the test.",
         data="ESC-10, the CC BY 3.0 part of ESC-50 (K. J. Piczak, ESC: Dataset for Environmental "

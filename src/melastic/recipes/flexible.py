@@ -11,8 +11,9 @@ from melastic.recipes.keywords import asc
 from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
 from melastic.training.curriculum import Draws
 
-PATCHES = (8, 10, 12, 16, 20, 24, 30, 32, 40, 48)
-"""FlexiAST's sizes (its evaluation list)."""
+PATCHES = (8, 10, 12, 16, 20, *2 * (24, 30, 32, 40, 48))
+"""FlexiAST's sizes (its evaluation list); large ones, which cost little and are the hardest to
+learn, come twice as often."""
 HOPS_MS = tuple(10.0 + 2 * i for i in range(16))
 """ElasticAST's frame shifts: q = 1, 1.2, …, 4 times 10 ms."""
 
@@ -37,8 +38,10 @@ def asc_flexiast() -> TrainConfig:
     return replace(
         base,
         name="asc-flexiast",
-        model=ModelChoice.of("flexiast-nano", num_heads=4, input_size=(128, 112), pooling="mean"),
-        draws=Draws(patches=PATCHES),
+        model=ModelChoice.of(
+            "flexiast-nano", num_heads=4, input_size=(128, 112), pooling="mean", reading="place"
+        ),
+        draws=Draws(patches=PATCHES, ramp_epochs=20, share=0.8),
     )
 
 
@@ -60,5 +63,13 @@ def asc_melastic() -> TrainConfig:
         base,
         name="asc-melastic",
         model=ModelChoice.of("melastic-nano", num_heads=4, input_size=(128, 112)),
-        draws=Draws(patches=PATCHES, hops_ms=HOPS_MS, seconds=(0.5, 1.0), keep=(0.7, 1.0)),
+        draws=Draws(
+            patches=PATCHES,
+            hops_ms=HOPS_MS,
+            seconds=(0.8, 1.0),
+            keep=(0.7, 1.0),
+            ramp_epochs=20,
+            share=0.7,
+        ),
+        optim=replace(base.optim, epochs=80),
     )
