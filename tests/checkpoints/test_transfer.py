@@ -107,7 +107,8 @@ def test_a_run_starts_from_a_trained_model(tones, tmp_path):
 
     from accelerate import Accelerator
 
-    from melastic.training.loop import Trainer, train
+    from melastic.training.coarse_to_fine import train
+    from melastic.training.loop import Trainer
     from tests.training.test_resume import settings
 
     base = settings(tones, epochs=1)

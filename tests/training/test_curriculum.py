@@ -17,9 +17,10 @@ from melastic.errors import InputError
 from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime
 from melastic.patches.view import Pooling, View
+from melastic.training.coarse_to_fine import train
 from melastic.training.config import Distillation
 from melastic.training.curriculum import Curriculum, Draws
-from melastic.training.loop import Trainer, train
+from melastic.training.loop import Trainer
 from tests.training.test_resume import last_step, same, settings, weights
 
 SIZES = (FreqTime(128, 2), FreqTime(64, 4), FreqTime(16, 16))

@@ -14,8 +14,9 @@ from melastic.data.manifest import read_manifest
 from melastic.errors import DivergedError, InputError
 from melastic.frontend.augment import Augmentation
 from melastic.patches.view import View
+from melastic.training.coarse_to_fine import train
 from melastic.training.config import DataConfig, ModelChoice, OptimConfig, RunConfig, TrainConfig
-from melastic.training.loop import Trainer, train
+from melastic.training.loop import Trainer
 from melastic.training.objective import Objective
 from melastic.training.state import STATE
 
@@ -91,7 +92,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tones, 
     folder = tmp_path / "killed"
     code = (
         "import sys, torch; torch.set_num_threads(int(sys.argv[2]));"
-        "from pathlib import Path; from melastic.training.loop import train;"
+        "from pathlib import Path; from melastic.training.coarse_to_fine import train;"
         "from melastic.training.run_folder import read_run_config;"
         "p = Path(sys.argv[1]); train(read_run_config(p), p, resume=True)"
     )

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from melastic.serialize import to_json
+from melastic.training.coarse_to_fine import train
 from melastic.training.config import Distillation
-from melastic.training.loop import train
 from tests.training.test_curriculum import ALL
 from tests.training.test_resume import settings
 

@@ -8,7 +8,8 @@ import torch
 
 from melastic.errors import InputError
 from melastic.patches.view import Pooling, View
-from melastic.training.loop import Trainer, train
+from melastic.training.coarse_to_fine import train
+from melastic.training.loop import Trainer
 from tests.training.test_resume import settings, weights
 
 

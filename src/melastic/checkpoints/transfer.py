@@ -5,6 +5,7 @@ Source: FlexiAST (arXiv:2307.09286) starts from a trained AST this way: the kern
 """
 
 import dataclasses
+from collections.abc import Collection
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from melastic.patches.resize import resize_kernel
 
 
 @torch.no_grad()
-def transfer(source: Classifier, target: Classifier) -> list[str]:
+def transfer(source: Classifier, target: Classifier, *, leave: Collection[str] = ()) -> list[str]:
     """Give a new model the weights of a trained one.
 
     Kernel and positions are fitted to the new patch size, hop and grid; pooling and head are taken
@@ -28,6 +29,7 @@ def transfer(source: Classifier, target: Classifier) -> list[str]:
     Args:
         source: the trained model; unchanged.
         target: the new model; its weights are overwritten.
+        leave: parts that keep their random weights, such as ``"positions"``.
 
     Returns:
         The parts of the new model that keep their random weights.
@@ -38,7 +40,7 @@ def transfer(source: Classifier, target: Classifier) -> list[str]:
     _check(source, target)
     theirs, new = source.state_dict(), target.state_dict()
     fitted = {"patch_embed.kernel": _kernel(source, target), **_positions(source, target)}
-    fresh: set[str] = set()
+    fresh: set[str] = set(leave)
     if source.labels != target.labels:
         fresh.add("head")
     for name, value in new.items():

@@ -10,8 +10,8 @@ from melastic.cli.parse import parse
 from melastic.errors import InputError
 from melastic.presets import architecture_of
 from melastic.recipes import load_recipe
+from melastic.training.coarse_to_fine import train as run_training
 from melastic.training.config import TrainConfig
-from melastic.training.loop import train as run_training
 from melastic.training.run_folder import read_run_config
 
 USAGE = "melastic train RECIPE|config.json [--out RUN] [--section.field value …]"

@@ -8,9 +8,15 @@ import tyro
 
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation
+from melastic.options import several
 from melastic.patches.view import View
 from melastic.presets import Architecture, architecture_of
 from melastic.training.curriculum import Draws
+from melastic.training.phases import Passing, Phase, phase_of, phase_text
+
+PhaseList = Annotated[
+    tuple[Phase, ...], several(phase_of, "OPn:EPOCHS", phase_text, "hop4:10 hop2:10 full:20")
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +97,8 @@ class OptimConfig:
     """Factor of the step schedule."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises from zero."""
+    span: tuple[float, float] = (0.0, 1.0)
+    """Part of the whole schedule that the run covers; later parts have no warm-up."""
     clip_norm: float | None = 1.0
     """Longest gradient; None: not cut."""
     label_smoothing: float = 0.1
@@ -118,6 +126,8 @@ class OptimConfig:
                 f"optim.label_smoothing and optim.ema_decay are in [0, 1), got "
                 f"{self.label_smoothing} and {self.ema_decay}"
             )
+        if not 0 <= self.span[0] < self.span[1] <= 1:
+            raise InputError(f"optim.span is a part of the schedule, got {self.span}; try 0 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +171,8 @@ class RunConfig:
     """Use the CPU even where there is a GPU."""
     patience: int | None = None
     """Epochs without a better score on the held-out clips before the run ends; None: never."""
+    keep: Literal["best", "last"] = "best"
+    """Weights that are kept where clips are held out: those of the best epoch, or the last."""
     choose_by: Literal["accuracy", "mAP", "loss"] = "accuracy"
     """Score on the held-out clips that chooses the best epoch."""
     evaluate_every: int = 1
@@ -192,6 +204,10 @@ class TrainConfig:
     augment: Augmentation = Augmentation()
     optim: OptimConfig = OptimConfig()
     run: RunConfig = RunConfig()
+    phases: PhaseList = ()
+    """From coarse to fine: training at one time resolution after the other, such as hop4:10 hop2:10
+    full:20; their epochs replace optim.epochs. None: one phase."""
+    passing: Passing = Passing()
 
     def __post_init__(self) -> None:
         """Refuse a model that would teach itself what it knows."""

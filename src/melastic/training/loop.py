@@ -15,7 +15,6 @@ from melastic.checkpoints.store import load_folder
 from melastic.classifier import Classifier
 from melastic.data.features import too_many_unreadable
 from melastic.data.loader import Batch, ClipDataset, load_batches
-from melastic.devices import cores_shared_with
 from melastic.errors import DivergedError
 from melastic.evaluation.metrics import Metrics, measure_scores
 from melastic.evaluation.plots import plot_confusion, plot_curves
@@ -29,7 +28,7 @@ from melastic.training.objective import Objective
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
 from melastic.training.record import Record, read_metrics
-from melastic.training.run_folder import MODEL, begin, check_folder
+from melastic.training.run_folder import MODEL
 from melastic.training.setup import (
     build_model,
     build_sampler,
@@ -39,41 +38,28 @@ from melastic.training.setup import (
     split_clips,
     workers_for,
 )
-from melastic.training.state import STATE, Progress, load_state, save_state
-
-
-def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classifier:
-    """Train a classifier and leave a run folder behind.
-
-    The folder holds ``config.json``, ``metrics.jsonl``, ``model/`` (best on the held-out clips, or
-    last), ``state/`` (all that a resumed run needs) and plots. On a CPU a run that was stopped, at
-    whatever moment, and resumed ends with the same weights as one that was not.
-
-    Args:
-        config: all settings.
-        folder: the run folder.
-        resume: continue the run in this folder.
-
-    Raises:
-        InputError: if settings, clips or the folder cannot be used.
-        DivergedError: if the loss is not finite; names the step and the clips.
-    """
-    accelerator = Accelerator(cpu=config.run.cpu, mixed_precision=config.run.precision)
-    if accelerator.is_main_process:
-        check_folder(folder, resume=resume)
-    accelerator.wait_for_everyone()
-    trainer = Trainer(config, folder, accelerator)
-    if accelerator.is_main_process and not resume:
-        begin(config, folder)
-    with cores_shared_with(workers_for(config, trainer.clips.features)):
-        return trainer.run()
+from melastic.training.state import STATE, Progress, load_memory, load_state, save_state
 
 
 class Trainer:
     """A run under way."""
 
-    def __init__(self, config: TrainConfig, folder: Path, accelerator: Accelerator) -> None:
-        """Read clips, measure statistics, build the model, and continue from a saved state."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        accelerator: Accelerator,
+        *,
+        before: Path | None = None,
+    ) -> None:
+        """Read clips, measure statistics, build the model, and continue from a saved state.
+
+        Args:
+            config: settings of the run, or of one phase of it.
+            folder: its folder.
+            accelerator: what it computes on.
+            before: run folder of the phase before; None: this is the first.
+        """
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.main = accelerator.is_main_process
         self.curriculum = Curriculum(config.view, config.draws, config.run.seed)
@@ -86,7 +72,9 @@ class Trainer:
             drawn=self.curriculum.needs_waveforms,
         )
         self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=not self.main)
-        self.model = build_model(config, self.splits, training, failed, quiet=not self.main)
+        self.model = build_model(
+            config, self.splits, training, failed, before=before, quiet=not self.main
+        )
         check_views(config, self.model, training, failed)
         self.clips = ClipDataset(
             training,
@@ -107,6 +95,8 @@ class Trainer:
         self.objective = Objective(
             config, self.wrapped, self.model.config, multi_label=self.splits.multi_label
         )
+        if before is not None and config.passing.optimizer == "carried":
+            load_memory(before, self.optimizer)
         self.progress = Progress(
             config=fingerprint(config, self.splits), unreadable=list(failed.values())
         )
@@ -279,7 +269,7 @@ class Trainer:
     def _finish(self) -> Classifier:
         """Keep the last weights where none were chosen, evaluate on the test clips, and plot."""
         row: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
-        if not self.splits.val:
+        if not self.splits.val or self.config.run.keep == "last":
             with self.average.swapped(self.model):
                 self._save_model(row)
         self.accelerator.wait_for_everyone()

@@ -47,11 +47,12 @@ def learning_rate(config: OptimConfig, step: int, *, total: int, per_epoch: int)
         total: steps of the run.
         per_epoch: steps of an epoch.
     """
-    warmup = min(config.warmup_steps, total)
+    first, last = config.span
+    warmup = min(config.warmup_steps, total) if first == 0 else 0
     if step < warmup:
         return config.lr * (step + 1) / warmup
     if config.schedule == "cosine":
-        progress = (step - warmup) / max(1, total - warmup)
+        progress = first + (last - first) * (step - warmup) / max(1, total - warmup)
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "step":
         passed = sum(step // per_epoch >= milestone for milestone in config.milestones)

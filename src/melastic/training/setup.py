@@ -4,6 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -105,9 +106,18 @@ def build_model(
     features: Features,
     left_out: Container[int],
     *,
+    before: Path | None = None,
     quiet: bool,
 ) -> Classifier:
     """The model of a run: random weights that its seed gives, or those of a trained model.
+
+    Args:
+        config: the run's settings.
+        splits: its clips.
+        features: of its training clips.
+        left_out: clips that cannot be read.
+        before: run of the phase before; None: this is the first.
+        quiet: whether to keep silent.
 
     Raises:
         InputError: if there is no such preset, or the trained model does not fit.
@@ -120,15 +130,18 @@ def build_model(
     made_of = model_config(
         config.model.architecture, name=config.model.preset, labels=splits.labels, task=task
     )
-    if config.model.init is None:
+    init = config.model.init if before is None else before
+    if init is None:
         mean, std = features.statistics(left_out=left_out)
         frontend = dataclasses.replace(made_of.frontend, mean=mean, std=std)
         torch.manual_seed(config.run.seed)
         return Classifier(dataclasses.replace(made_of, frontend=frontend))
-    trained = load(config.model.init)
+    trained = load(init)
+    torch.manual_seed(config.run.seed)
     model = Classifier(beginning_as(made_of, trained.config))
-    new = ", ".join(transfer(trained, model)) or "nothing"
-    note(f"weights of {config.model.init}; new: {new}", quiet=quiet)
+    anew = before is not None and config.passing.positions == "new"
+    new = ", ".join(transfer(trained, model, leave=["positions"] if anew else [])) or "nothing"
+    note(f"weights of {init}; new: {new}", quiet=quiet)
     return model
 
 

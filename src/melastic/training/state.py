@@ -107,6 +107,26 @@ def load_state(
     return progress
 
 
+def load_memory(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """The optimiser's memory of another run, where parameters have the same shape.
+
+    Args:
+        folder: of the other run.
+        optimizer: whose memory is overwritten.
+    """
+    with safe_open(folder / STATE, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith("optimizer/")]  # noqa: SIM118
+        tensors = {name.removeprefix("optimizer/"): file.get_tensor(name) for name in names}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    fitting = {
+        name: value
+        for name, value in tensors.items()
+        if parameters[int(name.split("/")[0])].shape
+        == tensors[name.split("/")[0] + "/exp_avg"].shape
+    }
+    _load_optimizer(optimizer, fitting)
+
+
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors whose names begin with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,195 @@
+"""From coarse to fine: what passes from phase to phase, and what it costs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import melastic
+from melastic.checkpoints.transfer import transfer
+from melastic.errors import InputError
+from melastic.patches.grid import FreqTime
+from melastic.patches.view import Pooling, View
+from melastic.training.coarse_to_fine import phase_config, phases_of, train
+from melastic.training.config import OptimConfig
+from melastic.training.ledger import Ledger
+from melastic.training.loop import Trainer
+from melastic.training.optim import learning_rate
+from melastic.training.phases import Passing, Phase, phase_of, phase_text
+from tests.models import MELS, mamba, small
+from tests.training.test_resume import same, settings, weights
+
+WRITTEN = ["hop4:10", "hop1.5:3", "mean2:5", "max4:1@0.001", "patch2:7", "full:20"]
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_a_phase_is_read_as_it_is_written(text):
+    assert phase_text(phase_of(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hop4", "hop:4:1", "skip2:3", "hop0.5:3", "max1.5:3", "hop2:0", "hop2:x"]
+)
+def test_what_is_no_phase_is_refused(text):
+    with pytest.raises(InputError, match=r"try hop|whole factor|epochs of at least 1") as caught:
+        phase_of(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("operator", ["hop", "mean", "max", "patch"])
+def test_every_operator_gives_as_many_fewer_tokens(tones, tmp_path, operator):
+    config = settings(tones)
+    coarse = Phase(operator=operator, factor=2, epochs=1)
+    config = replace(config, phases=(coarse, Phase(epochs=1)), view=View())
+    models = [
+        melastic.create_model(
+            "ast-nano",
+            num_classes=2,
+            **{
+                name: getattr(phase_config(config, i).model.architecture, name)
+                for name in ("patch", "stride", "input_size", "hop_ms")
+            },
+        )
+        for i in range(2)
+    ]
+    cells = [model.config.positions.grid.time for model in models]
+    extents = [model.config.positions.extent for model in models]
+    assert cells == [7, 13]
+    assert extents[0][1] == pytest.approx(extents[1][1], abs=0.05)
+    views = [phase_config(config, i).view for i in range(2)]
+    assert views[1] == View()
+    if operator in ("mean", "max"):
+        assert views[0] == View(hop_ms=10.0, pooling=Pooling(kind=operator, factor=2))
+
+
+@pytest.mark.parametrize("make", [lambda: small("class"), mamba, lambda: small("attention")])
+def test_a_phase_change_at_equal_resolution_leaves_the_logits(make):
+    source, target, clips = make(), make(), [torch.randn(MELS, 40), torch.randn(MELS, 60)]
+    assert transfer(source, target) == []
+    assert torch.equal(source(clips), target(clips))
+
+
+@pytest.mark.parametrize("phases", [("hop2:1", "full:1"), ("mean2:1", "patch2:1", "full:2")])
+def test_a_run_in_phases_leaves_one_model_and_a_ledger(tones, tmp_path, phases):
+    config = replace(settings(tones), phases=tuple(map(phase_of, phases)))
+    model = train(config, tmp_path)
+    assert model.config.frontend.hop_ms == 10
+    assert model.config.patches.patch == (128, 4)
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert [row["epochs"] for row in ledger["phases"]] == [phase.epochs for phase in config.phases]
+    assert ledger["train_gmacs"] == sum(row["train_gmacs"] for row in ledger["phases"])
+    per_epoch = [row["train_gmacs"] / row["epochs"] for row in ledger["phases"]]
+    assert per_epoch[0] < 0.7 * per_epoch[-1]
+    assert 0 < ledger["saved_gmacs"] < 1
+    assert not (tmp_path / "ledger.json.part").exists()
+
+
+def test_a_run_that_is_stopped_in_any_phase_resumes_to_the_same_weights(
+    tones, tmp_path, monkeypatch
+):
+    config = replace(settings(tones), phases=(phase_of("hop2:2"), phase_of("full:2")))
+    train(config, tmp_path / "whole")
+    step = Trainer._step
+    for stop in (1, 2, 3, 5):
+        folder, count = tmp_path / f"stopped{stop}", 0
+
+        def stopping(self, *args, stop=stop):
+            nonlocal count
+            count += 1
+            if count > stop:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_step", stopping)
+            try:
+                train(config, folder)
+                raise AssertionError("the run was not stopped")
+            except KeyboardInterrupt:
+                pass
+        train(config, folder, resume=True)
+        assert same(weights(folder), weights(tmp_path / "whole"))
+        costs = [json.loads((f / "ledger.json").read_text()) for f in (folder, tmp_path / "whole")]
+        assert costs[0]["train_gmacs"] == pytest.approx(costs[1]["train_gmacs"])
+
+
+def test_weights_pass_from_phase_to_phase(tones, tmp_path):
+    config = replace(settings(tones), phases=(phase_of("hop2:1"), phase_of("full:1@1e-12")))
+    train(config, tmp_path)
+    before = load_file(tmp_path / "phase-1" / "model" / "model.safetensors")
+    after = load_file(tmp_path / "model" / "model.safetensors")
+    kept = [name for name, value in before.items() if value.shape == after[name].shape]
+    assert "encoder.blocks.0.mlp.0.weight" in kept
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in kept)
+    assert before["positions.table"].shape[1] == 7
+    assert after["positions.table"].shape[1] == 13
+
+
+def test_passing_can_leave_positions_new_and_carry_the_optimiser(tones, tmp_path):
+    phases = (phase_of("hop2:1"), phase_of("full:1"))
+    config = replace(settings(tones), phases=phases)
+    runs = {}
+    for name, passing in (
+        ("usual", Passing()),
+        ("positions", Passing(positions="new")),
+        ("optimizer", Passing(optimizer="carried")),
+        ("schedule", Passing(schedule="continued")),
+    ):
+        train(replace(config, passing=passing), tmp_path / name)
+        runs[name] = weights(tmp_path / name)
+    for name in ("positions", "optimizer", "schedule"):
+        assert not same(runs[name], runs["usual"])
+
+
+def test_a_continued_schedule_is_one_curve_over_all_phases(tones):
+    config = settings(tones, warmup_steps=0)
+    config = replace(
+        config,
+        phases=(phase_of("hop2:4"), phase_of("full:6")),
+        passing=Passing(schedule="continued"),
+    )
+    parts = [phase_config(config, i).optim for i in range(2)]
+    whole = replace(config.optim, epochs=10)
+    rates = [learning_rate(parts[0], i, total=40, per_epoch=10) for i in range(40)]
+    rates += [learning_rate(parts[1], i, total=60, per_epoch=10) for i in range(60)]
+    wanted = [learning_rate(whole, i, total=100, per_epoch=10) for i in range(100)]
+    assert rates == pytest.approx(wanted)
+
+
+def test_phases_draw_differently_and_only_the_last_is_tested(tones, tmp_path):
+    config = replace(settings(tones), phases=(phase_of("hop2:1"), phase_of("full:1")))
+    (first, own), (last, folder) = phases_of(config, tmp_path)
+    assert (own, folder) == (tmp_path / "phase-1", tmp_path)
+    assert first.run.seed != last.run.seed
+    assert first.data.test is None
+    assert last.data.test == "split=test"
+
+
+@pytest.mark.parametrize("make", [lambda: small("class"), lambda: small("attention"), mamba])
+def test_the_ledger_equals_torchs_counter(make):
+    model, clips, frames = make().train(), 200, 57
+    x = torch.randn(clips, MELS, frames)
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with plain, FlopCounterMode(display=False) as counter:
+        model(x).sum().backward()
+    ledger = Ledger(model.config)
+    ledger.add([frames] * clips, None, None)
+    assert ledger.costs.clips == clips
+    assert ledger.costs.train_gmacs == pytest.approx(counter.get_total_flops() / 2e9, rel=0.01)
+    kept = [torch.arange(3)] * clips
+    ledger.add([frames] * clips, FreqTime(16, 8), kept)
+    assert ledger.costs.tokens == clips * (
+        model.config.patches.grid(FreqTime(MELS, frames)).num_patches
+        + 3
+        + 2 * model.config.pooling.added
+    )
+
+
+@pytest.mark.parametrize("span", [(0.5, 0.5), (-0.1, 1.0), (0.0, 1.1)])
+def test_a_span_is_a_part_of_the_schedule(span):
+    with pytest.raises(InputError, match="part of the schedule"):
+        OptimConfig(span=span)
