@@ -11,6 +11,7 @@ from melastic.scan.operands import Gradients, Operands
 
 STEP = 0.1
 """Mean step size, about that of a new model's larger ones."""
+SEQUENCES = ("u", "delta", "B", "C", "z")
 
 
 def draw(
@@ -35,32 +36,43 @@ def draw(
     decay: float = 1.0,
     one_signed: bool = False,
 ) -> Operands:
-    """Operands of a scan, the same for the same arguments whatever their number format.
+    """Operands of a scan: the same numbers for the same arguments, in any number format.
 
-    Args:
-        lengths: steps of each clip; without ``ragged`` there is one length, and ``batch`` clips.
-        batch: rows; one where ``ragged``.
-        dim: channels.
-        state: numbers that each channel remembers.
-        seed: of the draw.
-        dtype: of u, delta, B, C and z.
-        parameters: number format of A, D, delta_bias and A_back; None: ``dtype``.
-        device: where they lie.
-        ragged: with ``cu_seqlens``, and clips one behind the other.
-        strided: as views that are not contiguous, each in its own way.
-        skip: with D.
-        gate: with z.
-        bias: with ``delta_bias``.
-        softplus: step sizes go through softplus; they come out about ``step`` as without.
-        both: with ``A_back``.
-        reverse: from the end of each clip.
-        step: mean step size.
-        decay: -A lies between once and ``state`` times this, as in a new model.
-        one_signed: u, B and C are positive, so that errors do not cancel.
+    ``lengths`` are the steps of each clip; without ``ragged`` (cu_seqlens) there is one length, and
+    ``batch`` clips. ``parameters`` is the format of A, D, delta_bias and A_back, ``dtype`` that of
+    the others. ``strided``: views, none contiguous. ``step`` is the mean step size, after softplus
+    where there is one; -A lies about ``decay`` times 1 to ``state``, as in a new model.
+    ``one_signed``: u, B and C are positive, so that errors do not cancel. ``skip`` is D, ``gate``
+    z, ``both`` A_back.
     """
     length = sum(lengths) if ragged else lengths[0]
+    numbers = _numbers((batch, length, dim, state), seed, step, decay, one_signed=one_signed)
+    if softplus:
+        delta = numbers["delta"]
+        numbers["delta"] = torch.where(delta > 20, delta, delta.expm1().log())
+    dropped = {"D": not skip, "z": not gate, "delta_bias": not bias, "A_back": not both}
+    places = {"u": 0, "delta": 1, "A": 0, "B": 2, "C": 1, "D": 2, "z": 2, "delta_bias": 2}
+    kept: dict[str, torch.Tensor] = {}
+    for name, values in numbers.items():
+        kind = dtype if name in SEQUENCES else parameters or dtype
+        values = values.to(kind).to(device)
+        if not dropped.get(name):
+            kept[name] = _strided(values, places.get(name, 1)) if strided else values
+    ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    return Operands(
+        **kept,
+        cu_seqlens=ends if ragged else None,
+        delta_softplus=softplus,
+        reverse=reverse,
+    )
+
+
+def _numbers(
+    shape: tuple[int, int, int, int], seed: int, step: float, decay: float, *, one_signed: bool
+) -> dict[str, torch.Tensor]:
+    """All operands in float64; shape is (batch, length, dim, state)."""
+    batch, length, dim, state = shape
     source = torch.Generator().manual_seed(seed)
-    parameters = parameters or dtype
 
     def noise(*shape: int) -> torch.Tensor:
         values = torch.randn(*shape, generator=source, dtype=torch.float64)
@@ -69,39 +81,18 @@ def draw(
     def uniform(*shape: int) -> torch.Tensor:
         return 0.5 + torch.rand(*shape, generator=source, dtype=torch.float64)
 
-    def place(values: torch.Tensor, number_format: torch.dtype, turn: int) -> torch.Tensor:
-        values = values.to(number_format).to(device)
-        return _strided(values, turn) if strided else values
-
-    def sequence(values: torch.Tensor, turn: int) -> torch.Tensor:
-        return place(values, dtype, turn)
-
-    def parameter(values: torch.Tensor, turn: int) -> torch.Tensor:
-        return place(values, parameters, turn)
-
-    u, z = noise(batch, length, dim), noise(batch, length, dim)
-    B, C = noise(batch, length, state), noise(batch, length, state)
-    delta, delta_bias = step * uniform(batch, length, dim), step * (uniform(dim) - 0.5)
-    if softplus:
-        delta = torch.where(delta > 20, delta, delta.expm1().log())
-    A = -decay * uniform(dim, state) * torch.arange(1, state + 1)
-    A_back = -decay * uniform(dim, state) * torch.arange(1, state + 1)
-    D = noise(dim)
-    ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-    return Operands(
-        u=sequence(u, 0),
-        delta=sequence(delta, 1),
-        A=parameter(A, 0),
-        B=sequence(B, 2),
-        C=sequence(C, 1),
-        D=parameter(D, 2) if skip else None,
-        z=sequence(z, 2) if gate else None,
-        delta_bias=parameter(delta_bias, 2) if bias else None,
-        A_back=parameter(A_back, 1) if both else None,
-        cu_seqlens=ends if ragged else None,
-        delta_softplus=softplus,
-        reverse=reverse,
-    )
+    rates = -decay * torch.arange(1, state + 1)
+    return {
+        "u": noise(batch, length, dim),
+        "z": noise(batch, length, dim),
+        "B": noise(batch, length, state),
+        "C": noise(batch, length, state),
+        "delta": step * uniform(batch, length, dim),
+        "delta_bias": step * (uniform(dim) - 0.5),
+        "A": rates * uniform(dim, state),
+        "A_back": rates * uniform(dim, state),
+        "D": noise(dim),
+    }
 
 
 def _strided(values: torch.Tensor, turn: int) -> torch.Tensor:
@@ -156,9 +147,8 @@ def cast(operands: Operands, dtype: torch.dtype, parameters: torch.dtype | None 
         dtype: of u, delta, B, C and z.
         parameters: of A, D, delta_bias and A_back; None: ``dtype``.
     """
-    sequences = ("u", "delta", "B", "C", "z")
     formats = {
-        name: dtype if name in sequences else parameters or dtype for name in Gradients._fields
+        name: dtype if name in SEQUENCES else parameters or dtype for name in Gradients._fields
     }
     values = {name: getattr(operands, name) for name in formats}
     return operands._replace(

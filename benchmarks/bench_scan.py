@@ -1,0 +1,164 @@
+"""The selective scan: ours beside the official reference and mamba.py's parallel scan.
+
+``OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python -m benchmarks.bench_scan`` for one thread.
+mamba.py is the package ``mambapy``; its rows are missing where that is not installed.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.report import in_turn, ratio, write
+from melastic.randomness import generator
+from melastic.scan import chunked, plain
+from melastic.scan.operands import Gradients, Operands
+
+Method = Callable[[Operands], Tensor]
+STATE, ROUNDS = 16, 7
+YARDSTICK = "chunked"
+"""What the others are compared with."""
+
+
+class Case(NamedTuple):
+    """What is timed: a size, and whether with gradients."""
+
+    batch: int
+    dim: int
+    length: int
+    backward: bool = False
+    without: tuple[str, ...] = ()
+    """Methods that would take too long, or too much memory."""
+
+
+REFERENCE, PSCAN, COMPILED = "official reference", "mamba.py", "chunked, torch.compile"
+CASES = (
+    Case(1, 384, 65, without=(COMPILED,)),
+    Case(1, 384, 513, without=(COMPILED,)),
+    Case(1, 1536, 513),
+    Case(12, 384, 513, without=(COMPILED,)),
+    Case(1, 384, 65, backward=True, without=(COMPILED,)),
+    Case(1, 384, 513, backward=True, without=(COMPILED,)),
+    Case(1, 1536, 513, backward=True, without=(REFERENCE, COMPILED)),
+)
+"""Each compilation takes a minute."""
+
+
+def operands_of(case: Case) -> Operands:
+    """Inputs as a model would give them: with step bias, softplus, skip and gate."""
+    draw = generator(0, "scan", str(case))
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    wide, narrow = (case.batch, case.length, case.dim), (case.batch, case.length, STATE)
+    return Operands(
+        u=noise(*wide),
+        delta=noise(*wide) - 3,
+        A=-torch.arange(1, STATE + 1).float().expand(case.dim, -1).contiguous(),
+        B=noise(*narrow),
+        C=noise(*narrow),
+        D=noise(case.dim),
+        z=noise(*wide),
+        delta_bias=0.1 * noise(case.dim),
+        delta_softplus=True,
+    )
+
+
+def reference(operands: Operands) -> Tensor:
+    """``selective_scan_ref`` of mamba_ssm, which is transformers' slow path too."""
+    u, delta, z, B, C = (
+        x.mT.contiguous() for x in (operands.u, operands.delta, operands.z, operands.B, operands.C)
+    )
+    delta = functional.softplus(delta + operands.delta_bias[:, None])
+    decays = torch.exp(torch.einsum("bdl,dn->bdln", delta, operands.A))
+    enters = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
+    state, y = torch.zeros_like(decays[:, :, 0]), []
+    for t in range(u.shape[2]):
+        state = decays[:, :, t] * state + enters[:, :, t]
+        y.append(torch.einsum("bdn,bn->bd", state, C[:, :, t]))
+    out = torch.stack(y, 2) + u * operands.D[:, None]
+    return (out * functional.silu(z)).mT
+
+
+def parallel(pscan: Callable[[Tensor, Tensor], Tensor]) -> Method:
+    """``MambaBlock.selective_scan`` of mamba.py around its parallel scan."""
+
+    def run(operands: Operands) -> Tensor:
+        delta = functional.softplus(operands.delta + operands.delta_bias)
+        decays = torch.exp(delta[..., None] * operands.A)
+        enters = delta[..., None] * operands.B[:, :, None] * operands.u[..., None]
+        y = (pscan(decays, enters) @ operands.C[..., None]).squeeze(3) + operands.D * operands.u
+        return y * functional.silu(operands.z)
+
+    return run
+
+
+def methods() -> dict[str, Method]:
+    """Each way of computing a scan."""
+    found: dict[str, Method] = {
+        YARDSTICK: chunked.scan,
+        COMPILED: torch.compile(plain.scan, fullgraph=True, dynamic=False),
+        REFERENCE: reference,
+    }
+    try:
+        found[PSCAN] = parallel(importlib.import_module("mambapy.pscan").pscan)
+    except ImportError:
+        print("mambapy is not installed: pip install mambapy")
+    return found
+
+
+def call(method: Method, operands: Operands, *, backward: bool) -> Callable[[], list[Tensor]]:
+    """One pass; gives the output, and the gradients where they are asked for."""
+    if not backward:
+        return lambda: [method(operands)]
+    names = [name for name in Gradients._fields if getattr(operands, name) is not None]
+    leaves = {name: getattr(operands, name).clone().requires_grad_() for name in names}
+    inputs, weights = operands._replace(**leaves), torch.ones_like(operands.u)
+
+    def run() -> list[Tensor]:
+        y = method(inputs)
+        return [y.detach(), *torch.autograd.grad(y, list(leaves.values()), weights)]
+
+    return run
+
+
+def timed(case: Case, ways: dict[str, Method]) -> list[list[str]]:
+    """Rows of the table for one case; all methods must agree."""
+    operands = operands_of(case)
+    calls = {
+        name: call(method, operands, backward=case.backward)
+        for name, method in ways.items()
+        if name not in case.without
+    }
+    expected = calls[YARDSTICK]()
+    for name, run in calls.items():
+        for a, b in zip(run(), expected, strict=True):
+            if not (a - b).abs().max() < 1e-4 * b.abs().max():
+                raise ArithmeticError(f"{name} gives other numbers than {YARDSTICK}")
+    seconds = in_turn(calls, ROUNDS)
+    shape = f"{case.batch}x{case.dim}x{case.length}"
+    what = "forward + backward" if case.backward else "forward"
+    return [
+        [shape, what, name, f"{1000 * min(times):.2f}", f"{ratio(times, seconds[YARDSTICK]):.2f}"]
+        for name, times in seconds.items()
+    ]
+
+
+def main() -> None:
+    ways = methods()
+    rows = [row for case in CASES for row in timed(case, ways)]
+    header = ["batch x dim x length", "pass", "method", f"ms (fastest of {ROUNDS})"]
+    note = (
+        f"float32, {STATE} numbers per state, with step bias, softplus, skip and gate; all methods "
+        "agree to 1e-4 of the largest number. `chunked` is the scan without a compiler. "
+        "`torch.compile` is given a formulation of its own, chunks side by side."
+    )
+    write("scan", "Selective scan", [*header, f"time / {YARDSTICK}"], rows, note)
+
+
+if __name__ == "__main__":
+    main()
