@@ -281,11 +281,11 @@ class TestOnAGpu:
         assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
     def test_the_operator_of_torch_runs_these_kernels(self):
-        from melastic.scan import loop
+        from melastic.scan.selective import scan
 
         operands = draw([33], dim=8, state=4, device="cuda", **EVERYTHING)
         dy = torch.randn_like(operands.u)
         y, wanted = oracle(operands, dy)
-        output, found = by_autograd(loop.scan, operands, dy)
+        output, found = by_autograd(scan, operands, dy)
         assert relative(output, y) < 1e-5
         assert all(relative(a, b) < 1e-4 for a, b in zip(found, wanted, strict=True))

@@ -155,10 +155,13 @@ def _elementwise(
     du, ddelta, dz, out, to_drive, to_size, given, raw, size, outer, inner, gate, skip,
     row, first, channels, inside, T: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradients of u, delta and z; sums over steps of those of D and the bias."""
+    """Write the gradients of u, delta and z; sums over steps of those of D and the bias.
+
+    Outside the clip all are 0: there either no state arrives or no gradient.
+    """
     steps = tl.arange(0, T)[:, None, None]
     store(du, row, first, steps, channels[None], inside, to_drive * size + skip * inner)
-    to_delta = tl.where(inside, to_size + to_drive * given, 0.0)
+    to_delta = to_size + to_drive * given
     if SOFTPLUS:
         to_delta *= sigmoid(raw)
     store(ddelta, row, first, steps, channels[None], inside, to_delta)
