@@ -97,20 +97,24 @@ class Trainer:
         )
         if before is not None and config.passing.optimizer == "carried":
             load_memory(before, self.optimizer)
-        self.progress = Progress(
-            config=fingerprint(config, self.splits), unreadable=list(failed.values())
-        )
-        if (folder / STATE).exists():
-            self.progress = load_state(
-                folder,
-                self.progress.config,
-                self.model,
-                self.average,
-                self.optimizer,
-                accelerator.scaler,
-            )
-            self.objective.ledger.costs = Costs(**self.progress.costs)  # type: ignore[arg-type]
+        self.progress = self._progress(list(failed.values()))
         self.saved_at = time.monotonic()
+
+    def _progress(self, unreadable: list[str]) -> Progress:
+        """How far the run has come; weights, averages and costs are those of its saved state."""
+        begun = Progress(config=fingerprint(self.config, self.splits), unreadable=unreadable)
+        if not (self.folder / STATE).exists():
+            return begun
+        progress = load_state(
+            self.folder,
+            begun.config,
+            self.model,
+            self.average,
+            self.optimizer,
+            self.accelerator.scaler,
+        )
+        self.objective.ledger.costs = Costs(**progress.costs)  # type: ignore[arg-type]
+        return progress
 
     def run(self) -> Classifier:
         """All epochs that remain, then the test."""
