@@ -125,28 +125,23 @@ def _edges(
 @triton.jit
 @no_type_check
 def _direction(
-    A, state, adjoint, size, given, inner, write, read,
+    A, state, adjoint, size, drive, pulled,
     BACK: tl.constexpr, EXACT: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """What one direction of a chunk adds to each gradient.
+    """One direction of a chunk, of what drives its states and what pulls at them.
 
     Returns:
-        States that leave it, of the scan and of the adjoint; output; gradients of size * u, of the
-        size by way of the decay, of B, of C, of A.
+        States that leave it, of the scan and of the adjoint; of each step the state and its
+        gradient; gradients of the step size by way of the decay, and of A.
     """
-    size, drive, inner = size[:, :, None, :], (size * given)[:, :, None, :], inner[:, :, None, :]
     decay = power_of_2(size * (A * LOG2_E)[None], EXACT)
-    before, state = entering(decay, drive * write, state, T, BACK, False)
-    after, adjoint = entering(decay, inner * read, adjoint, T, not BACK, True)
-    held = decay * before + drive * write
-    pull = after + inner * read
+    before, state = entering(decay, drive, state, T, BACK, False)
+    after, adjoint = entering(decay, pulled, adjoint, T, not BACK, True)
+    pull = after + pulled
     through = decay * pull * before
-    to_B = tl.sum(tl.sum(pull * drive, axis=1), axis=2)
-    to_C = tl.sum(tl.sum(held * inner, axis=1), axis=2)
-    return (
-        state, adjoint, tl.sum(held * read, axis=2), tl.sum(pull * write, axis=2),
-        tl.sum(through * A[None], axis=2), to_B, to_C, tl.sum(through * size, axis=0),
-    )  # fmt: skip
+    held = decay * before + drive
+    to_size, to_A = tl.sum(through * A[None], axis=2), tl.sum(through * size, axis=0)
+    return state, adjoint, held, pull, to_size, to_A
 
 
 @triton.jit
@@ -229,18 +224,27 @@ def _gradients(
         read = vectors_at(C, x, row, first, end, T, N)
         where = _edge(many, group * SPAN + step, channels, x.dim, N)
         adjoint = tl.load(where, mask=there, other=0.0)
-        state, _, out, to_drive, to_size, to_B, to_C, to_A = _direction(
-            A, state, adjoint, size, given, inner, write, read, REVERSE, EXACT, T
+        long, pulls, drives = (
+            size[:, :, None, :],
+            inner[:, :, None, :],
+            (size * given)[:, :, None, :],
+        )
+        state, _, held, pull, to_size, to_A = _direction(
+            A, state, adjoint, long, drives * write, pulls * read, REVERSE, EXACT, T
         )
         sum_A += to_A
         if DIRECTIONS == 2:
             where += tl.cast(groups, tl.int64) * SPAN * N * x.dim
             state_2 = tl.load(where, mask=there, other=0.0)
-            _, adjoint_2, out_2, to_drive_2, to_size_2, to_B_2, to_C_2, to_A = _direction(
-                A_back, state_2, adjoint_2, size, given, inner, write, read, not REVERSE, EXACT, T
-            )
-            out, to_drive, to_size = out + out_2, to_drive + to_drive_2, to_size + to_size_2
-            to_B, to_C, sum_A_back = to_B + to_B_2, to_C + to_C_2, sum_A_back + to_A
+            _, adjoint_2, held_2, pull_2, to_size_2, to_A = _direction(
+                A_back, state_2, adjoint_2, long, drives * write, pulls * read,
+                not REVERSE, EXACT, T,
+            )  # fmt: skip
+            held, pull, to_size = held + held_2, pull + pull_2, to_size + to_size_2
+            sum_A_back += to_A
+        out, to_drive = tl.sum(held * read, axis=2), tl.sum(pull * write, axis=2)
+        to_B = tl.sum(tl.sum(pull * drives, axis=1), axis=2)
+        to_C = tl.sum(tl.sum(held * pulls, axis=1), axis=2)
         to_D, to_bias = _elementwise(
             du, ddelta, dz, out, to_drive, to_size, given, raw, size, outer, inner, gate, skip,
             row, first, channels, inside, T, SOFTPLUS,
