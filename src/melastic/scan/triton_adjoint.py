@@ -169,8 +169,17 @@ def _elementwise(
 
 @triton.jit
 @no_type_check
-def _write_vectors(data, x, first, left, value, T: tl.constexpr, N: tl.constexpr):
-    """Write this block's share of the gradient of B or C."""
+def _state_at(edges, slot, channels, x, used, N: tl.constexpr):
+    """States at the edge of a chunk, 0 where it is not used."""
+    used = used & (channels[:, None, :] < x.dim)
+    return tl.load(_edge(edges, slot, channels, x.dim, N), mask=used, other=0.0)
+
+
+@triton.jit
+@no_type_check
+def _write_vectors(data, x, first, left, shares, T: tl.constexpr, N: tl.constexpr):
+    """Write this block's share of the gradient of B or C: the sum of its channels'."""
+    value = tl.sum(tl.sum(shares, axis=1), axis=2)
     steps, states = tl.arange(0, T)[:, None], tl.arange(0, N)[None, :]
     inside = (steps < left) & (states < x.state)
     store(data, tl.program_id(0), first, steps, states, inside, value)
@@ -199,7 +208,6 @@ def _gradients(
     clip = clip_of(x.clips, group, count, length, T * SPAN, CLIPS)
     row, begin, end = bounds(x.clips, clip, length)
     channels = channels_of(K, E)
-    there = channels[:, None, :] < x.dim
     chunks = tl.cdiv(end - begin, T).to(tl.int32)
     number = (group - first_group(x.clips, clip, begin, length, T * SPAN)) * SPAN
     skip, bias = parameter(x.D, channels, x.dim), parameter(x.bias, channels, x.dim)
@@ -207,12 +215,10 @@ def _gradients(
     EXACT: tl.constexpr = u.data.dtype.element_ty == tl.float32
     sum_A, sum_A_back = tl.zeros((K, N, E), tl.float32), tl.zeros((K, N, E), tl.float32)
     sum_D, sum_bias = tl.zeros((K, E), tl.float32), tl.zeros((K, E), tl.float32)
-    used = there & (number < chunks)
-    state = once(tl.load(_edge(few, group, channels, x.dim, N), mask=used, other=0.0))
+    state = once(_state_at(few, group, channels, x, number < chunks, N))
     adjoint_2 = state
     if DIRECTIONS == 2:
-        where = _edge(few, group + groups, channels, x.dim, N)
-        adjoint_2 = once(tl.load(where, mask=used, other=0.0))
+        adjoint_2 = once(_state_at(few, group + groups, channels, x, number < chunks, N))
     for step in tl.range(0, tl.minimum(chunks - number, SPAN), num_stages=2):
         index = number + step
         first = begin + (chunks - 1 - index if REVERSE else index) * T
@@ -222,20 +228,15 @@ def _gradients(
         outer, inner, gate = _gated(dy, z, row, first, channels, inside, T)
         write = vectors_at(B, x, row, first, end, T, N)
         read = vectors_at(C, x, row, first, end, T, N)
-        where = _edge(many, group * SPAN + step, channels, x.dim, N)
-        adjoint = tl.load(where, mask=there, other=0.0)
-        long, pulls, drives = (
-            size[:, :, None, :],
-            inner[:, :, None, :],
-            (size * given)[:, :, None, :],
-        )
+        long, pulls = size[:, :, None, :], inner[:, :, None, :]
+        drives = (size * given)[:, :, None, :]
+        adjoint = _state_at(many, group * SPAN + step, channels, x, True, N)
         state, _, held, pull, to_size, to_A = _direction(
             A, state, adjoint, long, drives * write, pulls * read, REVERSE, EXACT, T
         )
         sum_A += to_A
         if DIRECTIONS == 2:
-            where += tl.cast(groups, tl.int64) * SPAN * N * x.dim
-            state_2 = tl.load(where, mask=there, other=0.0)
+            state_2 = _state_at(many, (groups + group) * SPAN + step, channels, x, True, N)
             _, adjoint_2, held_2, pull_2, to_size_2, to_A = _direction(
                 A_back, state_2, adjoint_2, long, drives * write, pulls * read,
                 not REVERSE, EXACT, T,
@@ -243,15 +244,13 @@ def _gradients(
             held, pull, to_size = held + held_2, pull + pull_2, to_size + to_size_2
             sum_A_back += to_A
         out, to_drive = tl.sum(held * read, axis=2), tl.sum(pull * write, axis=2)
-        to_B = tl.sum(tl.sum(pull * drives, axis=1), axis=2)
-        to_C = tl.sum(tl.sum(held * pulls, axis=1), axis=2)
         to_D, to_bias = _elementwise(
             du, ddelta, dz, out, to_drive, to_size, given, raw, size, outer, inner, gate, skip,
             row, first, channels, inside, T, SOFTPLUS,
         )  # fmt: skip
         sum_D, sum_bias = sum_D + to_D, sum_bias + to_bias
-        _write_vectors(dB, x, row * length + first, end - first, to_B, T, N)
-        _write_vectors(dC, x, row * length + first, end - first, to_C, T, N)
+        _write_vectors(dB, x, row * length + first, end - first, pull * drives, T, N)
+        _write_vectors(dC, x, row * length + first, end - first, held * pulls, T, N)
     _write_decays(dA, x, group * DIRECTIONS, channels, sum_A, N)
     if DIRECTIONS == 2:
         _write_decays(dA, x, group * DIRECTIONS + 1, channels, sum_A_back, N)
