@@ -193,3 +193,13 @@ def test_autograd_finds_the_gradients_of_the_kernels():
     wanted = oracle(operands, dy)
     assert relative(y, wanted[0]) < 1e-6
     assert max(relative(a, b) for a, b in zip(found, wanted[1], strict=True)) < 1e-5
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_states_that_are_kept_spare_work_and_change_nothing(instructions, ragged):
+    lengths = [1, 64, 65, 130, 300] if ragged else [200]
+    operands = draw(lengths, batch=1 if ragged else 3, dim=70, ragged=ragged, **EVERYTHING)
+    dy, starts = torch.randn_like(operands.u), scan.new_starts(operands)
+    assert torch.equal(scan.forward(operands, starts=starts), scan.forward(operands))
+    pairs = zip(scan.backward(dy, operands, starts), scan.backward(dy, operands), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)

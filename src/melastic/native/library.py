@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from melastic.native.build import FOLDER, NAME, fingerprint
 
-ABI = 2
+ABI = 3
 """Version of the interface: ``MELASTIC_ABI`` of ``abi.h``."""
 CHOICE = "MELASTIC_INSTRUCTIONS"
 """Environment variable that names an instruction set, or ``none`` for no kernels at all."""
@@ -48,7 +48,7 @@ class ScanArguments(Structure):
         *((name, c_void_p) for name in ("A", "A_back", "D", "bias")),
         *((name, c_int64) for name in ("softplus", "reverse", "threads")),
         ("y", View),
-        *((name, c_void_p) for name in ("state_in", "state_out")),
+        *((name, c_void_p) for name in ("state_in", "state_out", "starts")),
         *((name, View) for name in ("du", "ddelta", "dz")),
         *((name, c_void_p) for name in ("dB", "dC", "dA", "dA_back", "dD", "dbias")),
     )

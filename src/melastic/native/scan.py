@@ -10,6 +10,8 @@ from melastic.scan.operands import Gradients, Operands
 
 WIDEST = 8
 """Taps of a convolution at most."""
+CHUNK = 64
+"""Steps between two states that are kept: ``CHUNK`` of ``scan_forward.h``."""
 
 
 def forward(
@@ -17,6 +19,7 @@ def forward(
     *,
     state_in: Float[Tensor, "clips dim state"] | None = None,
     state_out: Float[Tensor, "clips dim state"] | None = None,
+    starts: Float[Tensor, "ways chunks state dim"] | None = None,
 ) -> Float[Tensor, "batch length dim"]:
     """Output of a scan; arguments as :class:`Operands` says.
 
@@ -24,6 +27,7 @@ def forward(
         operands: inputs, on the CPU.
         state_in: state in front of each clip; None: zero. One way only.
         state_out: the state behind each clip is written here (float32, contiguous).
+        starts: the states in front of chunks are written here, see :func:`new_starts`.
     """
     y = torch.empty_like(operands.u)
     held: list[Tensor] = []
@@ -31,19 +35,38 @@ def forward(
     arguments.y = _view(y)
     arguments.state_in = _table(state_in, held)
     arguments.state_out = None if state_out is None else state_out.data_ptr()
+    arguments.starts = None if starts is None else starts.data_ptr()
     call("melastic_scan_forward", arguments)
     return y
 
 
-def backward(dy: Float[Tensor, "batch length dim"], operands: Operands) -> Gradients:
+def new_starts(operands: Operands) -> Float[Tensor, "ways chunks state dim"]:
+    """Room for the states in front of chunks, which the backward pass needs not compute again.
+
+    Args:
+        operands: of a scan.
+    """
+    batch, length, dim = operands.u.shape
+    ways = 1 if operands.A_back is None else 2
+    chunks, state = batch * length // CHUNK + 2, operands.A.shape[1]  # never 1: export would fix it
+    return torch.zeros(ways, chunks, state, dim, device=operands.u.device)
+
+
+def backward(
+    dy: Float[Tensor, "batch length dim"],
+    operands: Operands,
+    starts: Float[Tensor, "ways chunks state dim"] | None = None,
+) -> Gradients:
     """Gradients of a scan's inputs.
 
     Args:
         dy: gradient of the output.
         operands: inputs, on the CPU.
+        starts: what the forward pass has written; None: it is computed again.
     """
     held: list[Tensor] = [dy]
     arguments = _arguments(operands, held)
+    arguments.starts = None if starts is None else starts.data_ptr()
     u, z = operands.u, operands.z
     dim, state = operands.A.shape
     du, ddelta = torch.empty_like(u), torch.empty_like(operands.delta)
@@ -60,14 +83,14 @@ def backward(dy: Float[Tensor, "batch length dim"], operands: Operands) -> Gradi
     call("melastic_scan_backward", arguments)
 
     def like(gradient: Tensor, x: Tensor | None) -> Tensor | None:
-        return None if x is None else gradient.to(x.dtype)
+        return None if x is None else _as(gradient, x)
 
     return Gradients(
         du,
         ddelta,
-        dA.to(operands.A.dtype),
-        dB.to(operands.B.dtype),
-        dC.to(operands.C.dtype),
+        _as(dA, operands.A),
+        _as(dB, operands.B),
+        _as(dC, operands.C),
         like(dD, operands.D),
         dz,
         like(dbias, operands.delta_bias),
@@ -125,6 +148,13 @@ def convolve_backward(
     arguments.dweight, arguments.dbias = dweight.data_ptr(), dbias.data_ptr()
     call("melastic_convolve_backward", arguments)
     return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
+
+
+def _as(gradient: Tensor, x: Tensor) -> Tensor:
+    """A gradient in the format and memory order of its input."""
+    if gradient.dtype == x.dtype and x.is_contiguous():
+        return gradient
+    return torch.empty_like(x).copy_(gradient)
 
 
 def _arguments(operands: Operands, held: list[Tensor]) -> ScanArguments:

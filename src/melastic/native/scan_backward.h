@@ -5,7 +5,7 @@
 
 namespace {
 
-const int SPAN = 64;  // steps of which states and decays are held at once  // steps of which states and decays are held at once
+const int SPAN = CHUNK;  // steps of which states and decays are held at once  // steps of which states and decays are held at once
 
 // A row has LANES floats. What is read and written of the clip is there for all vectors of channels,
 // `kept` rows apart; the rest is of the vector that is worked on.
@@ -15,7 +15,7 @@ struct BackwardScratch {
     float *dt, *u, *dy, *y, *ddt, *ds;       // rows: steps of the longest clip, for each vector
     float *slope;                            // the same
     float *gate;                             // rows: steps of a chunk, for each vector
-    float *h, *g;                            // rows: padded states
+    float *g;                                // rows: padded states
     float *x;                                // rows: steps of a chunk
     float *starts;                           // rows: chunks x padded states
     float *states, *decays;                  // rows: (SPAN + 1) x MANY, SPAN x MANY
@@ -29,14 +29,13 @@ static int64_t backward_layout(const ScanArguments &a, BackwardScratch *s, float
     s->kept = rounded_up(longest_clip(a.clips), SPAN);
     const int64_t table = SUBS * s->padded, steps = SUBS * s->kept, chunk = SUBS * SPAN;
     float **rows[] = {&s->A,    &s->A_back, &s->dA, &s->dA_back, &s->dt, &s->u,      &s->dy,
-                      &s->y,    &s->ddt,    &s->ds, &s->slope,   &s->gate, &s->h,
+                      &s->y,    &s->ddt,    &s->ds, &s->slope,   &s->gate,
                       &s->g,    &s->x,      &s->starts, &s->states, &s->decays};
     const int64_t counts[] = {table, table, table, table, steps, steps, steps,
-                              steps, steps, steps, steps, chunk, s->padded,
-                              s->padded, SPAN, s->kept / SPAN * s->padded, (SPAN + 1) * MANY,
+                              steps, steps, steps, steps, chunk, s->padded, SPAN, s->kept / SPAN * s->padded, (SPAN + 1) * MANY,
                               SPAN * MANY};
     int64_t floats = 0;
-    for (int i = 0; i < 18; i++) {
+    for (int i = 0; i < 17; i++) {
         if (at) *rows[i] = at + floats;
         floats += counts[i] * LANES;
     }
@@ -181,24 +180,29 @@ INLINE void load_chunk(const ScanArguments &a, const BackwardScratch &s, const R
 // Gradients of one way, added to what the step sizes, inputs, B, C and decays have so far.
 static void backward_one_way(const ScanArguments &a, const ScanSums &sums,
                              const BackwardScratch &s, const Rows &rows, const float *A, float *dA,
-                             Stretch clip, bool back) {
+                             Stretch clip, Block sub, int way, bool back) {
     const int64_t padded = s.padded, row = padded * LANES;
     const int64_t chunks = (clip.length + SPAN - 1) / SPAN;
-    memset(s.h, 0, row * sizeof(float));
     memset(s.g, 0, row * sizeof(float));
-    for (int64_t k = 0; k < chunks; k++) {
-        const int64_t begin = (back ? chunks - 1 - k : k) * SPAN;
+    memset(s.starts, 0, row * sizeof(float));
+    for (int64_t k = 1; k < chunks; k++) {
+        float *start = s.starts + k * row;
+        if (a.starts) {
+            read_typed<FLOAT32>(start, start_of(a, clip, way, k), 0, 0, a.state, sub);
+            memset(start + a.state * LANES, 0, (padded - a.state) * LANES * sizeof(float));
+            continue;
+        }
+        const int64_t begin = (back ? chunks - k : k - 1) * SPAN;
         const int64_t left = clip.length - begin, steps = left < SPAN ? left : SPAN;
-        memcpy(s.starts + k * row, s.h, row * sizeof(float));
-        if (k == chunks - 1) break;
         load_chunk(a, s, rows, clip, begin, steps, false);
-        int64_t n = 0;
+        memcpy(start, start - row, row * sizeof(float));
         const float *dt = rows.dt + begin * LANES;
+        int64_t n = 0;
         for (; n + MANY <= padded; n += MANY)
-            pass_through<MANY>(A + n * LANES, s.h + n * LANES, dt, s.x, s.B + n, padded, steps,
+            pass_through<MANY>(A + n * LANES, start + n * LANES, dt, s.x, s.B + n, padded, steps,
                                back);
         for (; n < padded; n += FEW)
-            pass_through<FEW>(A + n * LANES, s.h + n * LANES, dt, s.x, s.B + n, padded, steps,
+            pass_through<FEW>(A + n * LANES, start + n * LANES, dt, s.x, s.B + n, padded, steps,
                               back);
     }
     for (int64_t k = chunks - 1; k >= 0; k--) {
@@ -298,9 +302,10 @@ static void scan_backward(const ScanArguments &a, const ScanSums &sums, float *m
         for (int i = 0; i < block.subs(); i++) {
             const int64_t own = i * s.kept * LANES, at = i * table;
             const Rows rows = {s.dt + own, s.u + own, s.dy + own, s.y + own, s.ddt + own, s.ds + own};
-            backward_one_way(a, sums, s, rows, s.A + at, s.dA + at, clip, a.reverse);
+            const Block sub = block.sub(i);
+            backward_one_way(a, sums, s, rows, s.A + at, s.dA + at, clip, sub, 0, a.reverse);
             if (a.A_back)
-                backward_one_way(a, sums, s, rows, s.A_back + at, s.dA_back + at, clip,
+                backward_one_way(a, sums, s, rows, s.A_back + at, s.dA_back + at, clip, sub, 1,
                                  !a.reverse);
         }
         write_clip(a, s, clip, block, channels);

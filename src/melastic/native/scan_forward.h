@@ -172,6 +172,15 @@ INLINE void end_state(const ScanArguments &a, const ForwardScratch &s, int64_t c
                 s.h[(c / LANES * s.padded + n) * LANES + c % LANES];
 }
 
+// The states in front of a chunk that is not its clip's first, as a view "0 state channel". A clip that
+// begins at step s has its states from place s / CHUNK on, where no other clip has any.
+INLINE View start_of(const ScanArguments &a, Stretch clip, int way, int64_t chunk) {
+    const int64_t first = clip.row * a.clips.length + clip.first;
+    const int64_t places = a.clips.rows * a.clips.length / CHUNK + 2;
+    const int64_t place = way * places + first / CHUNK + chunk - 1;
+    return {a.starts + place * a.state * a.dim, 0, a.dim, 1, FLOAT32};
+}
+
 // One clip, one way or both; on the way back, what the first way has read and added up is there.
 static void forward_clip(const ScanArguments &a, const ForwardScratch &s, int64_t number,
                          Block block) {
@@ -193,6 +202,9 @@ static void forward_clip(const ScanArguments &a, const ForwardScratch &s, int64_
             for (int i = 0; i < block.subs(); i++) {
                 const int64_t own = i * s.kept * LANES, table = i * s.padded * LANES;
                 if (way == 0) memset(y + own, 0, steps * LANES * sizeof(float));
+                if (a.starts && chunk)
+                    write_typed<FLOAT32>(s.h + table, start_of(a, clip, way, chunk), 0, 0, a.state,
+                                         block.sub(i));
                 Ahead ahead;
                 fetch_nothing(ahead, dt);
                 if (chunk + 1 < chunks) {

@@ -37,26 +37,37 @@ def scan_op(
     cu_seqlens: Tensor | None,
     delta_softplus: bool,
     reverse: bool,
-) -> Tensor:
-    """Output of a scan; arguments as :class:`Operands` says."""
+    keep_states: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output of a scan, and states that spare the backward pass work; none where they do not.
+
+    Arguments as :class:`Operands` says; the last one: whether such states are wanted.
+    """
     operands = Operands(
         u, delta, A, B, C, D, z, delta_bias, A_back, cu_seqlens, delta_softplus, reverse
     )
     if u.device.type == "cuda":
-        return _laid_out(_triton().forward(operands), u)
-    if serves(u):
-        return native.forward(operands)
-    return _laid_out(chunked.forward(operands), u)
+        return _laid_out(_triton().forward(operands), u), u.new_empty(0)
+    if not serves(u):
+        return _laid_out(chunked.forward(operands), u), u.new_empty(0)
+    if not keep_states:
+        return native.forward(operands), u.new_empty(0)
+    starts = native.new_starts(operands)
+    return native.forward(operands, starts=starts), starts
 
 
 @scan_op.register_fake
-def _(u: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(u)
+def _(u: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+    if not (serves(u) and inputs[-1]):
+        return torch.empty_like(u), u.new_empty(0)
+    operands = Operands(u, *inputs[:-1])
+    return torch.empty_like(u), native.new_starts(operands)
 
 
 @torch.library.custom_op("melastic::selective_scan_backward", mutates_args=())
 def scan_backward_op(
     dy: Tensor,
+    starts: Tensor,
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -74,14 +85,12 @@ def scan_backward_op(
     operands = Operands(
         u, delta, A, B, C, D, z, delta_bias, A_back, cu_seqlens, delta_softplus, reverse
     )
-    if u.device.type == "cuda":
-        gradients: Gradients = _triton().backward(dy, operands)
-    elif serves(u):
-        gradients = native.backward(dy, operands)
-    else:
-        gradients = chunked.backward(dy, operands)
+    if u.device.type == "cpu" and serves(u):
+        found: Gradients = native.backward(dy, operands, starts if len(starts) else None)
+        return [gradient for gradient in found if gradient is not None]
+    found = _triton().backward(dy, operands) if u.is_cuda else chunked.backward(dy, operands)
     inputs = (u, delta, A, B, C, D, z, delta_bias, A_back)
-    pairs = zip(gradients, inputs, strict=True)
+    pairs = zip(found, inputs, strict=True)
     return [_laid_out(g, x) for g, x in pairs if g is not None and x is not None]
 
 
@@ -94,25 +103,42 @@ def _laid_out(gradient: Tensor, like: Tensor) -> Tensor:
 
 
 @scan_backward_op.register_fake
-def _(_dy: Tensor, *inputs: Any) -> list[Tensor]:
+def _(_dy: Tensor, _starts: Tensor, *inputs: Any) -> list[Tensor]:
     return [torch.empty_like(x) for x in inputs[: len(Gradients._fields)] if x is not None]
 
 
-def _scan_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    """Keep the inputs; states are computed again."""
-    ctx.save_for_backward(*inputs[:10])
-    ctx.delta_softplus, ctx.reverse = inputs[10:]
+def _scan_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep the inputs, and states from chunk to chunk; those in between are computed again."""
+    ctx.save_for_backward(*inputs[:10], output[1])
+    ctx.delta_softplus, ctx.reverse = inputs[10:12]
 
 
-def _scan_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+def _scan_gradients(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients in the order of the inputs."""
-    tensors = ctx.saved_tensors
-    found = iter(scan_backward_op(dy, *tensors, ctx.delta_softplus, ctx.reverse))
+    *tensors, starts = ctx.saved_tensors
+    found = iter(scan_backward_op(dy, starts, *tensors, ctx.delta_softplus, ctx.reverse))
     kept = [None if x is None else next(found) for x in tensors[: len(Gradients._fields)]]
-    return (*kept, None, None, None)
+    return (*kept, None, None, None, None)
 
 
 scan_op.register_autograd(_scan_gradients, setup_context=_scan_context)
+
+
+class ScanFunction(torch.autograd.Function):
+    """The same as the operator's own gradients, with less in between: a millisecond counts here."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        """Output of a scan."""
+        output = scan_op(*inputs, any(ctx.needs_input_grad))
+        _scan_context(ctx, inputs, output)
+        return output[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients in the order of the inputs."""
+        return _scan_gradients(ctx, dy, dy)[:-1]
 
 
 @torch.library.custom_op("melastic::causal_convolution", mutates_args=())
@@ -172,6 +198,23 @@ def _convolution_gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 convolution_op.register_autograd(_convolution_gradients, setup_context=_convolution_context)
 
 
+class ConvolutionFunction(torch.autograd.Function):
+    """The same as the operator's own gradients, with less in between."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        """Convolution and SiLU."""
+        y: Tensor = convolution_op(*inputs)
+        _convolution_context(ctx, inputs, y)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients in the order of the inputs."""
+        return _convolution_gradients(ctx, dy)
+
+
 MACS, MACS_BACKWARD = 3, 6
 """Multiply-adds of a scan for each channel, number of the state and direction: decay, input and
 output; of its gradients twice as many, states that are computed again not counted."""
@@ -189,7 +232,7 @@ def _(u: Any, _delta: Any, A: Any, *shapes: Any, **_: Any) -> int:
 
 
 @register_flop_formula(torch.ops.melastic.selective_scan_backward)
-def _(_dy: Any, u: Any, _delta: Any, A: Any, *shapes: Any, **_: Any) -> int:
+def _(_dy: Any, _starts: Any, u: Any, _delta: Any, A: Any, *shapes: Any, **_: Any) -> int:
     return _scan_flops(u, A, shapes[5], MACS_BACKWARD)
 
 

@@ -14,7 +14,7 @@ from melastic.native import scan as native
 from melastic.native.calls import serves
 from melastic.scan import loop
 from melastic.scan.operands import Operands
-from melastic.scan.ops import convolution_op, scan_op
+from melastic.scan.ops import ConvolutionFunction, ScanFunction
 
 Kernel = Literal["best", "loop", "chunked", "mamba_ssm"]
 """``best``: the compiled kernel of the device; ``loop``: the definition; ``chunked``: plain torch;
@@ -115,7 +115,7 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
         from melastic.scan import mamba_ssm
 
         return mamba_ssm.scan(operands)
-    y: Tensor = scan_op(*operands)
+    y: Tensor = ScanFunction.apply(*operands)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -156,7 +156,9 @@ def causal_convolution(
         cu_seqlens: where clips begin and end, batch 1; None: each row is one clip.
         reverse: whether the taps reach into the future instead: ``x[t + (width - 1) - k]``.
     """
-    y: Tensor = convolution_op(x, weight, bias, cu_seqlens, reverse)
+    y: Tensor = ConvolutionFunction.apply(  # type: ignore[no-untyped-call]
+        x, weight, bias, cu_seqlens, reverse
+    )
     return y
 
 
