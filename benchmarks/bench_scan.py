@@ -1,11 +1,10 @@
 """The selective scan: ours beside the official reference and mamba.py's parallel scan.
 
-``OMP_WAIT_POLICY=passive python -m benchmarks.bench_scan``. mamba.py is the package ``mambapy``; its
-rows are missing where that is not installed.
+``OMP_WAIT_POLICY=passive python -m benchmarks.bench_scan``. mamba.py is the package ``mambapy``;
+its rows are missing where that is not installed.
 """
 
 import importlib
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.report import in_turn, ratio, write
+from benchmarks.report import in_turn, peak_mb, ratio, write
 from melastic.native.library import kernels
 from melastic.randomness import generator
 from melastic.scan import chunked, plain
@@ -194,9 +193,9 @@ def report_growth() -> None:
     """Print the memory that a long scan adds to the process."""
     operands = operands_of(Case(*LONG))
     scan(operands_of(Case(1, 64, 65)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     y = scan(operands)
-    print(round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6))
+    print(round(peak_mb() - before))
     del y
 
 

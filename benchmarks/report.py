@@ -1,6 +1,7 @@
 """Time several candidates in turn, in one run, and write a table."""
 
 import platform
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,16 @@ def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
     """How many times faster, by the median of the rounds: each compares two neighbours in time."""
     return median(a / b for a, b in zip(slower, faster, strict=True))
+
+
+def peak_mb() -> float:
+    """Most memory that this process has held (MB); what its parent held does not count."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 1e6
 
 
 def machine() -> str:
