@@ -1,7 +1,7 @@
 """The scan and the convolution as operators of torch: one for each, whatever the device.
 
 ``torch.compile`` and ``torch.export`` see one node; the kernel is chosen when it runs: compiled C++
-on a CPU (torch code where it is missing or the numbers are float64), Triton on CUDA.
+on a CPU, Triton on CUDA, plain torch where neither is there or the numbers are float64.
 """
 
 from typing import Any
@@ -14,6 +14,11 @@ from melastic.native import scan as native
 from melastic.native.calls import serves
 from melastic.scan import chunked, convolution
 from melastic.scan.operands import Gradients, Operands
+
+
+def _for_triton(x: Tensor) -> bool:
+    """Whether Triton's kernels take a tensor; they know no float64."""
+    return x.device.type == "cuda" and x.dtype != torch.float64
 
 
 def _triton() -> Any:
@@ -46,7 +51,7 @@ def scan_op(
     operands = Operands(
         u, delta, A, B, C, D, z, delta_bias, A_back, cu_seqlens, delta_softplus, reverse
     )
-    if u.device.type == "cuda":
+    if _for_triton(u):
         return _laid_out(_triton().forward(operands), u), u.new_empty(0)
     if not serves(u):
         return _laid_out(chunked.forward(operands), u), u.new_empty(0)
@@ -88,7 +93,8 @@ def scan_backward_op(
     if u.device.type == "cpu" and serves(u):
         found: Gradients = native.backward(dy, operands, starts if len(starts) else None)
         return [gradient for gradient in found if gradient is not None]
-    found = _triton().backward(dy, operands) if u.is_cuda else chunked.backward(dy, operands)
+    scan = _triton() if _for_triton(u) else chunked
+    found = scan.backward(dy, operands)
     inputs = (u, delta, A, B, C, D, z, delta_bias, A_back)
     pairs = zip(found, inputs, strict=True)
     return [_laid_out(g, x) for g, x in pairs if g is not None and x is not None]
@@ -146,7 +152,7 @@ def convolution_op(
     x: Tensor, weight: Tensor, bias: Tensor, cu_seqlens: Tensor | None, reverse: bool
 ) -> Tensor:
     """Convolution and SiLU; arguments as :func:`melastic.scan.selective.causal_convolution`."""
-    if x.device.type == "cuda":
+    if _for_triton(x):
         from melastic.scan import triton_conv
 
         return triton_conv.forward(x, weight, bias, cu_seqlens, reverse)
@@ -170,7 +176,7 @@ def convolution_backward_op(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, taps and bias."""
-    if x.device.type == "cuda":
+    if _for_triton(x):
         from melastic.scan import triton_conv
 
         return triton_conv.backward(dy, x, weight, bias, cu_seqlens, reverse)
