@@ -59,7 +59,7 @@ def test_a_state_dict_with_other_things_in_it_is_refused():
     assert_refused(["'epoch'", "int"], ast_state() | {"epoch": 3}, **AST)
 
 
-@pytest.mark.parametrize("origin", ["asst", "timm", ""])
+@pytest.mark.parametrize("origin", ["asst", "beats", ""])
 def test_an_unknown_origin_is_refused_with_the_known_ones(origin):
     assert_refused(["unknown origin", repr(origin), "ast"], ast_state(), origin=origin)
 

@@ -5,7 +5,16 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from melastic.checkpoints.convert import ast, elasticast, flexiast, hf_ast, ssast, vit
+from melastic.checkpoints.convert import (
+    ast,
+    aum,
+    elasticast,
+    flexiast,
+    hf_ast,
+    ssast,
+    vim,
+    vit,
+)
 from melastic.checkpoints.convert.common import Facts
 from melastic.checkpoints.convert.tensors import OfficialState
 from melastic.classifier import Classifier
@@ -18,6 +27,8 @@ ORIGINS: dict[str, Callable[[OfficialState, Any], Classifier]] = {
     "flexiast": flexiast.convert,
     "elasticast": elasticast.convert,
     "ssast": ssast.convert,
+    "aum": aum.convert,
+    "vim": vim.convert,
 }
 """Where weights come from, and what reads them. Its second parameter says which facts it takes."""
 
@@ -37,28 +48,32 @@ def from_official(state_dict: Mapping[str, Any], *, origin: str, **facts: Any) -
             (timm's ImageNet ViT and DeiT, as a start for training), ``"flexiast"`` (call the model
             with ``patch=`` for other patch sizes), ``"elasticast"`` (clips of any length, best a
             multiple of the patch), ``"ssast"`` (fine-tuned; or, from a file of pre-training, a
-            start whose head is new).
+            start whose head is new), ``"aum"`` (Audio Mamba, in whichever directions), ``"vim"``
+            (Vision Mamba's ImageNet weights, as a start for an Audio Mamba).
         **facts: what the file does not hold. For every origin:
 
             ``labels``: names of the classes; default "0", "1", ….
             ``num_classes``: their number; where the head is new this or ``labels`` is needed.
             ``task``: "single-label" (default), or "multi-label" for weights such as AudioSet's.
-            ``num_heads``: attention heads; default width / 64.
+            ``num_heads``: attention heads; default width / 64 (not aum, vim).
             ``sample_rate`` (Hz), ``hop_ms`` (ms), ``mean``, ``std``: front end; default AudioSet's.
             ``input_size``: (mel bins, frames) that the positions were learned on (ast, hf-ast,
-            flexiast, fine-tuned ssast; needed), or shall cover (vit, default (128, 1024);
-            pre-trained ssast, default its own); elasticast's is read off.
+            flexiast, fine-tuned ssast; needed. aum; default 128 mel bins and the frames that they
+            fill), or shall cover (vit, vim, default (128, 1024); pre-trained ssast, default its
+            own); elasticast's is read off.
             ``fixed_frames``: cut or zero-pad audio to so many frames; default the frames of
-            ``input_size`` (ast, hf-ast, flexiast, ssast), or None for no change (vit, elasticast).
+            ``input_size`` (ast, hf-ast, flexiast, ssast, aum), or None for no change.
 
             ``stride``: (mel bins, frames) from patch to patch, one number means both; default: read
-            off the number of positions (ast, hf-ast, fine-tuned ssast), or the patch size (vit,
-            pre-trained ssast).
+            off the number of positions (ast, hf-ast, fine-tuned ssast, aum), or the patch size
+            (vit, vim, pre-trained ssast).
             ``norm_eps``: added to the variance in every LayerNorm (hf-ast; default 1e-12).
             ``pooling``: what stands for a clip. elasticast: "attention" (default) or "mean"; ssast:
             "mean" (default; of the patches' tokens) or "class" (of the two leading ones).
             ``patch``: (mel bins, frames) of a patch, one number means both (elasticast; default
             square, or what ``input_size`` says).
+            ``class_token``: where it stands (aum, vim): "first", "middle" (default), "last", "both"
+            (one at each end) or "none" (the mean of all tokens); the last two are read off.
 
     Raises:
         InputError: if the origin or a fact is unknown, a fact is missing or contradicted, or

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melastic.checkpoints.convert.common import (
-    Facts,
+    AttentionFacts,
     assemble,
     read_frontend,
     read_labels,
@@ -44,7 +44,7 @@ from melastic.presets import position_grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InputFacts(Facts):
+class InputFacts(AttentionFacts):
     """What a file with one position for each patch of an input of one size does not hold."""
 
     input_size: tuple[int, int] | None = None
@@ -190,7 +190,7 @@ def build(
     """
     state.finish()
     size = _input_size(facts, state.origin)
-    patches = _patches(size, body.patch, len(body.cells), stride)
+    patches = read_patches(size, body.patch, len(body.cells), stride)
     grid = PatchGrid(size=size, patch=patches.patch, stride=patches.stride).shape
     frames = size.time if facts.fixed_frames == "input" else facts.fixed_frames
     config = ModelConfig(
@@ -218,10 +218,20 @@ def _input_size(facts: InputFacts, origin: str) -> FreqTime:
     return freq_time(facts.input_size)
 
 
-def _patches(
+def read_patches(
     size: FreqTime, patch: FreqTime, cells: int, stride: Size | Literal["patch"] | None
 ) -> PatchConfig:
-    """Patches of a kernel's size; cells that fill no whole patch are left out, as a convolution."""
+    """Patches of a kernel's size; cells that fill no whole patch are left out, as a convolution.
+
+    Args:
+        size: mel bins and frames that the positions were learned on.
+        patch: size of the kernel.
+        cells: positions.
+        stride: from patch to patch; "patch": they do not overlap; None: read off the positions.
+
+    Raises:
+        InputError: if the positions do not fit.
+    """
     if stride is None:
         chosen, remedy = _read_stride(size, patch, cells), ""
     elif stride == "patch":

@@ -26,8 +26,6 @@ class Facts:
     """Number of classes; where the file has a head it must agree."""
     task: str = "single-label"
     """Scores are a softmax over classes; "multi-label" (AudioSet): a sigmoid for each class."""
-    num_heads: int | None = None
-    """Attention heads; None: one for each 64 channels."""
     sample_rate: int = FRONTEND.sample_rate
     """Samples per second that the weights were trained on (Hz)."""
     hop_ms: float = FRONTEND.hop_ms
@@ -36,6 +34,14 @@ class Facts:
     """Mean of the log-mels that the weights were trained on; AudioSet's unless said."""
     std: float = FRONTEND.std
     """Standard deviation of those log-mels; AudioSet's unless said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionFacts(Facts):
+    """What files of transformers hold nothing about."""
+
+    num_heads: int | None = None
+    """Attention heads; None: one for each 64 channels."""
 
 
 def read_labels(facts: Facts, classes: int | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from melastic.checkpoints.convert.common import (
-    Facts,
+    AttentionFacts,
     assemble,
     read_frontend,
     read_labels,
@@ -48,7 +48,7 @@ POOLINGS = ("attention", "mean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ElasticAstFacts(Facts):
+class ElasticAstFacts(AttentionFacts):
     """What an ElasticAST file does not hold."""
 
     pooling: str = "attention"

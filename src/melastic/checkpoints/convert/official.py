@@ -10,6 +10,7 @@ Source: YuanGongND/ast 31088be, YuanGongND/ssast a1a3eec, FlexiAST 74a6ee8, Elas
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -97,14 +98,10 @@ def flexiast_logits(
     """
     rows, columns = (n // p for n, p in zip(spectrograms.shape[1:], patch, strict=True))
     kernel, positions = tensors["patch_embed.proj.weight"], tensors["pos_embed.pos_embed"]
-    count = positions.shape[1] - math.prod(grid)
-    table = positions[0, count:].T.reshape(1, -1, *grid).double()
-    table = table.expand(-1, -1, -1, max(2, grid[1]))  # torch errs where one column is enlarged
-    table = _resized(_resized(table, rows, table.shape[3]), rows, columns).float()
     resized = {
-        "v.patch_embed.proj.weight": _pseudo_inverse_resized(kernel, patch),
+        "v.patch_embed.proj.weight": kernel_at(kernel, patch),
         "v.patch_embed.proj.bias": tensors["patch_embed.proj.bias"],
-        "v.pos_embed": torch.cat([positions[:, :count], table.flatten(2).transpose(1, 2)], dim=1),
+        "v.pos_embed": positions_at(positions, grid, rows, columns),
     }
     return ast_logits({**tensors, **resized}, spectrograms, patch, num_heads)
 
@@ -211,20 +208,45 @@ def _blocks(
     return x
 
 
-def _resized(table: Tensor, rows: int, columns: int) -> Tensor:
-    """A picture of positions, bilinear with antialiasing."""
-    return functional.interpolate(table, (rows, columns), mode="bilinear", antialias=True)
+def positions_at(
+    positions: Float[Tensor, "1 tokens dim"], grid: Sequence[int], rows: int, columns: int
+) -> Float[Tensor, "1 _ dim"]:
+    """Positions for another grid of patches; those of the leading tokens stay.
+
+    Args:
+        positions: the stored ones, of the leading tokens first.
+        grid: rows and columns of patches that the others were learned on.
+        rows: of the new grid.
+        columns: of the new grid.
+    """
+    count = positions.shape[1] - math.prod(grid)
+    table = positions[0, count:].T.reshape(1, -1, *grid).double()
+    table = table.expand(-1, -1, -1, max(2, grid[1]))  # torch errs where one column is enlarged
+    table = _resized(_resized(table, rows, table.shape[3]), rows, columns).float()
+    return torch.cat([positions[:, :count], table.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _pseudo_inverse_resized(kernel: Tensor, patch: Sequence[int]) -> Tensor:
+def kernel_at(kernel: Float[Tensor, "dim 1 freq time"], patch: Sequence[int]) -> Tensor:
     """A kernel for patches of another size: the pseudo-inverse of their whole resizing."""
     own = kernel.shape[2:]
     if tuple(own) == tuple(patch):
         return kernel
-    pixels = torch.eye(math.prod(own), dtype=torch.float64).reshape(-1, 1, *own)
-    resized = functional.interpolate(pixels, tuple(patch), mode="bilinear").flatten(1)
-    matrix = torch.linalg.pinv(resized)
+    matrix = _pseudo_inverse(tuple(own), tuple(patch))
     return (kernel.double().flatten(2) @ matrix.T).unflatten(-1, tuple(patch)).float()
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _pseudo_inverse(own: tuple[int, int], patch: tuple[int, int]) -> Float[Tensor, "new old"]:
+    """What turns a flattened kernel of one size into one of another."""
+    pixels = torch.eye(math.prod(own), dtype=torch.float64).reshape(-1, 1, *own)
+    resized = functional.interpolate(pixels, patch, mode="bilinear").flatten(1)
+    return torch.linalg.pinv(resized)
+
+
+def _resized(table: Tensor, rows: int, columns: int) -> Tensor:
+    """A picture of positions, bilinear with antialiasing."""
+    return functional.interpolate(table, (rows, columns), mode="bilinear", antialias=True)
 
 
 def _placed(tensors: Tensors, clip: Tensor, patch: Sequence[int]) -> Tensor:

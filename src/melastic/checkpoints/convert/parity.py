@@ -15,6 +15,7 @@ from melastic.checkpoints.convert.official import (
     flexiast_logits,
     hf_as_ast,
 )
+from melastic.checkpoints.convert.official_aum import aum_logits
 from melastic.checkpoints.convert.tensors import official_tensors
 from melastic.classifier import Classifier
 from melastic.config import ClassTokenPooling, MeanPooling, TransformerConfig
@@ -24,6 +25,8 @@ LIMIT = 1e-3
 """Largest difference of logits that rounding explains."""
 QUARTERS = ((4, 4), (2, 2), (3, 3), (5, 5), (8, 8), (12, 12), (4, 2), (4, 8))
 """Patch sizes that a flexible model is tried at, in quarters of its own."""
+SCANNED = 2100
+"""Most patches of an input that is scanned token by token, which is slow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,8 @@ def compare(model: Classifier, state_dict: Any, origin: str) -> list[Comparison]
         return list(_compare_flexiast(model, tensors))
     if origin == "elasticast":
         return list(_compare_elasticast(model, tensors))
+    if origin == "aum":
+        return list(_compare_aum(model, tensors))
     if origin == "hf-ast":
         return list(_compare_ast(model, hf_as_ast(tensors)))
     if origin in ("ast", "ssast") and "mlp_head.1.weight" in tensors:
@@ -122,6 +127,26 @@ def _compare_elasticast(model: Classifier, tensors: Tensors) -> Iterator[Compari
             pooling="mean" if isinstance(config.pooling, MeanPooling) else "attention",
         )
         yield _comparison(f"{mels} x ({lengths}), rows of {most} tokens", official, ours)
+
+
+def _compare_aum(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
+    """Two clips in patches of the model's own size, and one in patches of several sizes."""
+    config, patches, grid = model.config, model.config.patches, model.config.positions.grid
+    pooling, mels = config.pooling, config.frontend.num_mels
+    place = pooling.place if isinstance(pooling, ClassTokenPooling) else "none"
+    frames = (grid.time - 1) * patches.stride.time + patches.patch.time
+    clips = torch.stack([made_up(mels, frames, clip) for clip in range(2)])
+    tries = [(f"{_size(clips)}, 2 clips", clips, patches.patch)]
+    for quarters in ((8, 8), (2, 2), (4, 8), (3, 5)):
+        pairs = zip(patches.patch, quarters, strict=True)
+        patch = FreqTime(*(max(1, n * part // 4) for n, part in pairs))
+        if patch.freq <= mels and patch.time <= frames:
+            tries.append((f"{_size(clips)}, patch {patch}", clips[:1], patch))
+    for name, x, patch in tries:
+        cut = patches.grid(FreqTime(mels, frames), patch)
+        if cut.num_patches <= SCANNED or patch == patches.patch:
+            official = aum_logits(tensors, x, grid, patch, cut.stride, place)
+            yield _comparison(name, official, model(x, patch))
 
 
 def _heads(model: Classifier) -> int:

@@ -10,6 +10,7 @@ from melastic.checkpoints.convert.common import Facts
 from melastic.checkpoints.convert.parity import LIMIT, Comparison, compare
 from melastic.checkpoints.convert.tensors import OfficialState
 from melastic.classifier import Classifier
+from melastic.config import ClassTokenPooling, MambaConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,12 @@ def convert(state_dict: Mapping[str, Any], origin: str, facts: Facts) -> tuple[C
     said = {field.name: getattr(facts, field.name) for field in dataclasses.fields(facts)}
     usual = {field.name: field.default for field in dataclasses.fields(facts)}
     given = {name: value for name, value in said.items() if value != usual[name]}
-    read = {name: value for name, value in _read_off(model).items() if name not in given}
+    read = {
+        name: value
+        for name, value in _read_off(model).items()
+        if name not in given and name not in state.assumed
+    }
+    assumed = {n: v for n, v in said.items() if n not in given and n not in read and v}
     report = Report(
         origin=origin,
         tensors=len(state.taken),
@@ -74,7 +80,7 @@ def convert(state_dict: Mapping[str, Any], origin: str, facts: Facts) -> tuple[C
         absorbed=tuple(state.absorbed),
         given=given,
         read_off=read,
-        assumed={n: v for n, v in said.items() if n not in given and n not in read and v},
+        assumed=assumed | state.assumed,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         comparisons=tuple(compare(model, state_dict, origin)),
     )
@@ -93,4 +99,11 @@ def _read_off(model: Classifier) -> dict[str, Any]:
         "positions": list(config.positions.grid),
         **{name: encoder[name] for name in usual if name in encoder},
         "learned_tokens": config.pooling.added,
+        **({"class_token": _standing(model)} if isinstance(config.encoder, MambaConfig) else {}),
     }
+
+
+def _standing(model: Classifier) -> str:
+    """Where the class tokens stand."""
+    pooling = model.config.pooling
+    return pooling.place if isinstance(pooling, ClassTokenPooling) else "none"

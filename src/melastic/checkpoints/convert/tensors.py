@@ -34,6 +34,8 @@ class OfficialState:
         """Names of the tensors that the official forward pass does not use."""
         self.absorbed: list[str] = []
         """What the official code does differently, and how the tensors make up for it."""
+        self.assumed: dict[str, Any] = {}
+        """Facts that neither the file nor the user says, and what they were taken for."""
         self._left, self._prefix = official_tensors(state_dict)
 
     def __contains__(self, name: str) -> bool:
@@ -81,6 +83,10 @@ class OfficialState:
     def absorb(self, quirk: str) -> None:
         """Note a peculiarity of the official code that the tensors now make up for."""
         self.absorbed.append(quirk)
+
+    def assume(self, fact: str, value: Any) -> None:
+        """Note what was taken for a fact that nobody says."""
+        self.assumed[fact] = value
 
     def count(self, block: str) -> int:
         """How many blocks there are; ``block`` is the start of their names, with ``{}``."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from melastic.checkpoints.convert.common import (
-    Facts,
+    AttentionFacts,
     assemble,
     new_head,
     read_frontend,
@@ -33,7 +33,7 @@ UNUSED = ("head.", "head_dist.", "pre_logits.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VitFacts(Facts):
+class VitFacts(AttentionFacts):
     """What the model shall be; ``num_classes`` or ``labels`` are needed."""
 
     input_size: tuple[int, int] = (128, 1024)
@@ -68,7 +68,7 @@ def convert(state: OfficialState, facts: VitFacts) -> Classifier:
     tensors |= {
         "patch_embed.kernel": kernel,
         "patch_embed.bias": patch["patch.bias"],
-        "positions.table": fit_positions(_square(rows[count:]), grid),
+        "positions.table": fit_positions(square(rows[count:]), grid),
         "class_tokens": torch.cat(leading) + rows[:count],
     }
     config = ModelConfig(
@@ -115,8 +115,12 @@ def _summed(kernel: Float[Tensor, "dim colours freq time"]) -> Float[Tensor, "di
     return kernel.sum(1)
 
 
-def _square(rows: Float[Tensor, "cells dim"]) -> Float[Tensor, "side side dim"]:
-    """Positions as the square grid of patches that they were learned on."""
+def square(rows: Float[Tensor, "cells dim"]) -> Float[Tensor, "side side dim"]:
+    """Positions as the square grid of patches that they were learned on.
+
+    Raises:
+        InputError: if they fill none.
+    """
     side = math.isqrt(len(rows))
     if side * side != len(rows) or not side:
         raise InputError(
