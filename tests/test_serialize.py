@@ -12,7 +12,7 @@ from melastic.presets import list_models
 from melastic.recipes import RECIPES, load_recipe
 from melastic.serialize import from_json, to_json
 from melastic.training.config import OptimConfig, TrainConfig
-from tests.models import COMBINATIONS, small
+from tests.models import MODELS
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -24,9 +24,9 @@ def test_a_recipe_survives_json(name):
     assert json.dumps(to_json(again)) == text
 
 
-@pytest.mark.parametrize(("pooling", "patch", "positions"), COMBINATIONS)
-def test_a_model_configuration_survives_json(pooling, patch, positions):
-    config = small(pooling, patch, positions).config
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_configuration_survives_json(name):
+    config = MODELS[name]().config
     assert from_json(ModelConfig, json.loads(json.dumps(to_json(config)))) == config
 
 
