@@ -100,25 +100,32 @@ FAMILIES: dict[str, Callable[[Architecture], Architecture]] = {
 """What a paper changes about a plain transformer of some size. FlexiAST and ElasticAST differ from
 AST in training above all; ``melastic`` is the model that all dials are trained for."""
 
-AUDIO_MAMBA = {
-    name: replace(
+
+def audio_mamba(size: Architecture) -> Architecture:
+    """Audio Mamba of a transformer's width: twice as many blocks, which have no MLP.
+
+    Source: Audio Mamba (arXiv:2406.03344).
+
+    Args:
+        size: the transformer.
+    """
+    return replace(
         size,
         encoder="mamba",
         depth=2 * size.depth,
         reading="stretch",
+        pooling="class",
         class_token="middle",
         class_position=True,
         head_norm=False,
     )
-    for name, size in SIZES.items()
-}
-"""Audio Mamba (arXiv:2406.03344): twice as many blocks as the transformer, which have no MLP."""
+
 
 MAMBAS: dict[str, Callable[[Architecture], Architecture]] = {
-    "aum": lambda size: size,
-    "flexiaum": lambda size: replace(size, position_init="sincos"),
+    "aum": audio_mamba,
+    "flexiaum": lambda size: replace(audio_mamba(size), position_init="sincos"),
     "elasticaum": lambda size: replace(
-        size,
+        audio_mamba(size),
         positions="factorised",
         position_init="sincos",
         reading="place",
@@ -126,13 +133,12 @@ MAMBAS: dict[str, Callable[[Architecture], Architecture]] = {
         head_norm=True,
     ),
 }
-"""What FlexiAST and ElasticAST change about it."""
+"""Audio Mamba, and what FlexiAST and ElasticAST change about it."""
 
 PRESETS = {
     f"{family}-{size}": change(base)
-    for families, sizes in ((FAMILIES, SIZES), (MAMBAS, AUDIO_MAMBA))
-    for family, change in families.items()
-    for size, base in sizes.items()
+    for family, change in (FAMILIES | MAMBAS).items()
+    for size, base in SIZES.items()
 }
 
 

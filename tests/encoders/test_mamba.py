@@ -115,7 +115,7 @@ def test_piece_by_piece_needs_no_kernels(monkeypatch):
     from melastic.scan import selective
 
     encoder, x = stirred("fo-fo"), torch.randn(9, 24)
-    monkeypatch.setattr(selective, "serves", lambda _: False)
+    monkeypatch.setattr(selective, "serves", lambda *_: False)
     first, carried = encoder.advance(x[:4])
     second, _ = encoder.advance(x[4:], carried)
     whole = encoder(x, Layout((9,))).detach()

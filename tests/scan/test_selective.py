@@ -56,6 +56,16 @@ def test_axes_are_those_of_mamba_ssm(dtype):
     assert relative(y, torch.stack(steps, -1)) < 2 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("place", [1, 3, 4])
+def test_formats_may_differ(place):
+    given = [x.requires_grad_() for x in inputs()]
+    mixed = [x.double() if i == place else x for i, x in enumerate(given)]
+    y = melastic.selective_scan(*mixed)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, melastic.selective_scan(*given))
+    assert torch.autograd.grad(y.sum(), given[place])[0].isfinite().all()
+
+
 def test_b_and_c_may_have_a_group_axis():
     u, delta, A, B, C = inputs()
     grouped = melastic.selective_scan(u, delta, A, B[:, None], C[:, None])

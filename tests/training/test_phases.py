@@ -66,6 +66,15 @@ def test_every_operator_gives_as_many_fewer_tokens(tones, tmp_path, operator):
         assert views[0] == View(hop_ms=10.0, pooling=Pooling(kind=operator, factor=2))
 
 
+@pytest.mark.parametrize(
+    ("text", "step_ms"), [("hop2:1", 10.0), ("mean2:1", 20.0), ("full:1", 5.0)]
+)
+def test_a_phase_is_coarser_than_the_runs_own_view(tones, text, step_ms):
+    pooled = Pooling(factor=2) if text == "mean2:1" else Pooling()
+    config = replace(settings(tones), phases=(phase_of(text),), view=View(hop_ms=5, pooling=pooled))
+    assert phase_config(config, 0).view.step_ms(10.0) == step_ms
+
+
 @pytest.mark.parametrize("make", [lambda: small("class"), mamba, lambda: small("attention")])
 def test_a_phase_change_at_equal_resolution_leaves_the_logits(make):
     source, target, clips = make(), make(), [torch.randn(MELS, 40), torch.randn(MELS, 60)]

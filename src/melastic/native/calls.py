@@ -12,13 +12,15 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """Number formats of the kernels, by their number in ``abi.h``."""
 
 
-def serves(x: Tensor) -> bool:
-    """Whether the kernels are there and take a tensor.
+def serves(*inputs: Tensor | None) -> bool:
+    """Whether the kernels are there and take all of some tensors.
 
     Args:
-        x: an input of a kernel.
+        inputs: of a kernel; None where one is absent.
     """
-    return x.device.type == "cpu" and x.dtype in DTYPES and kernels().library is not None
+    given = [x for x in inputs if x is not None]
+    known = all(x.device.type == "cpu" and x.dtype in DTYPES for x in given)
+    return known and kernels().library is not None
 
 
 def call(name: str, arguments: ctypes.Structure) -> None:

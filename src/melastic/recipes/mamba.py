@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from melastic.presets import audio_mamba
 from melastic.recipes.esc50 import esc50
 from melastic.recipes.flexible import asc_ast
 from melastic.recipes.fsdd import fsdd
@@ -26,14 +27,6 @@ def esc50_aum() -> TrainConfig:
 def _beside(base: TrainConfig, name: str) -> TrainConfig:
     """A recipe with the encoder, class token and head of Audio Mamba, as wide and twice as deep."""
     there = base.model.architecture
-    architecture = replace(
-        there,
-        encoder="mamba",
-        depth=2 * there.depth,
-        pooling="class",
-        class_token="middle",
-        class_position=True,
-        head_norm=False,
-    )
+    architecture = replace(audio_mamba(there), reading=there.reading)
     model = replace(base.model, preset="aum-nano", architecture=architecture)
     return replace(base, name=name, model=model)

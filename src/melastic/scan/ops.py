@@ -53,7 +53,7 @@ def scan_op(
     )
     if _for_triton(u):
         return _laid_out(_triton().forward(operands), u), u.new_empty(0)
-    if not serves(u):
+    if not serves(u, delta, B, C, z):
         return _laid_out(chunked.forward(operands), u), u.new_empty(0)
     if not keep_states:
         return native.forward(operands), u.new_empty(0)
@@ -63,9 +63,10 @@ def scan_op(
 
 @scan_op.register_fake
 def _(u: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
-    if not (serves(u) and inputs[-1]):
+    operands, keep_states = Operands(u, *inputs[:-1]), inputs[-1]
+    served = serves(u, operands.delta, operands.B, operands.C, operands.z)
+    if not (served and keep_states):
         return torch.empty_like(u), u.new_empty(0)
-    operands = Operands(u, *inputs[:-1])
     return torch.empty_like(u), native.new_starts(operands)
 
 
@@ -90,7 +91,7 @@ def scan_backward_op(
     operands = Operands(
         u, delta, A, B, C, D, z, delta_bias, A_back, cu_seqlens, delta_softplus, reverse
     )
-    if u.device.type == "cpu" and serves(u):
+    if serves(dy, u, delta, B, C, z):
         found: Gradients = native.backward(dy, operands, starts if len(starts) else None)
         return [gradient for gradient in found if gradient is not None]
     scan = _triton() if _for_triton(u) else chunked
@@ -180,7 +181,7 @@ def convolution_backward_op(
         from melastic.scan import triton_conv
 
         return triton_conv.backward(dy, x, weight, bias, cu_seqlens, reverse)
-    if serves(x) and weight.shape[1] <= native.WIDEST:
+    if serves(dy, x) and weight.shape[1] <= native.WIDEST:
         return native.convolve_backward(dy, x, weight, bias, cu_seqlens, reverse)
     return convolution.backward(dy, x, weight, bias, cu_seqlens, reverse)
 

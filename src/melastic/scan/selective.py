@@ -129,7 +129,7 @@ def scan_from(
         operands: inputs, a batch of 1.
         state: in front of the clip.
     """
-    if not serves(operands.u):
+    if not serves(operands.u, operands.delta, operands.B, operands.C, operands.z):
         return loop.scan_from(operands, state)
     before, behind = state.to(torch.float32).contiguous()[None], torch.empty(1, *state.shape)
     return native.forward(operands, state_in=before, state_out=behind), behind[0]

@@ -203,8 +203,14 @@ def _coarser(choice: ModelChoice, phase: Phase) -> ModelChoice:
 
 def _view(config: TrainConfig, phase: Phase) -> View:
     """How clips become tokens in a phase."""
-    if phase.operator not in ("mean", "max") or phase.factor == 1:
-        return config.view
-    own = config.model.architecture.hop_ms if config.view.hop_ms is None else config.view.hop_ms
-    pooling = Pooling(kind=phase.operator, factor=int(phase.factor))
-    return replace(config.view, hop_ms=own, pooling=pooling)
+    view, own = config.view, config.model.architecture.hop_ms
+    if phase.operator == "hop" and view.hop_ms is not None:
+        return replace(view, hop_ms=view.hop_ms * phase.factor)
+    if phase.factor == 1 or phase.operator == "hop" or phase.operator == "patch":
+        return view
+    factor = int(phase.factor) * view.pooling.factor
+    return replace(
+        view,
+        hop_ms=own if view.hop_ms is None else view.hop_ms,
+        pooling=Pooling(kind=phase.operator, factor=factor),
+    )
