@@ -28,17 +28,13 @@ static int64_t backward_layout(const ScanArguments &a, BackwardScratch *s, float
     s->padded = rounded_up(a.state, FEW);
     s->kept = rounded_up(longest_clip(a.clips), SPAN);
     const int64_t table = SUBS * s->padded, steps = SUBS * s->kept, chunk = SUBS * SPAN;
-    float **rows[] = {&s->A,    &s->A_back, &s->dA, &s->dA_back, &s->dt, &s->u,      &s->dy,
-                      &s->y,    &s->ddt,    &s->ds, &s->slope,   &s->gate,
-                      &s->g,    &s->x,      &s->starts, &s->states, &s->decays};
-    const int64_t counts[] = {table, table, table, table, steps, steps, steps,
-                              steps, steps, steps, steps, chunk, s->padded, SPAN, s->kept / SPAN * s->padded, (SPAN + 1) * MANY,
-                              SPAN * MANY};
-    int64_t floats = 0;
-    for (int i = 0; i < 17; i++) {
-        if (at) *rows[i] = at + floats;
-        floats += counts[i] * LANES;
-    }
+    float **const arrays[] = {&s->A,  &s->A_back, &s->dA, &s->dA_back, &s->dt,     &s->u,
+                              &s->dy, &s->y,      &s->ddt, &s->ds,     &s->slope,  &s->gate,
+                              &s->g,  &s->x,      &s->starts, &s->states, &s->decays};
+    const int64_t rows[] = {table, table, table, table, steps, steps, steps, steps, steps,
+                            steps, steps, chunk, s->padded, SPAN, s->kept / SPAN * s->padded,
+                            (SPAN + 1) * MANY, SPAN * MANY};
+    const int64_t floats = place_rows(arrays, rows, 17, at);
     if (at) s->B = at + floats, s->C = at + floats + SPAN * s->padded;
     return floats + 2 * SPAN * s->padded;
 }

@@ -67,19 +67,25 @@ struct ForwardScratch {
     float *B, *C;               // CHUNK x padded
 };
 
+// Put arrays of some rows one behind the other, if there is a place for them; the floats they take.
+INLINE int64_t place_rows(float **const arrays[], const int64_t rows[], int count, float *at) {
+    int64_t floats = 0;
+    for (int i = 0; i < count; i++) {
+        if (at) *arrays[i] = at + floats;
+        floats += rows[i] * LANES;
+    }
+    return floats;
+}
+
 static int64_t forward_layout(const ScanArguments &a, ForwardScratch *s, float *at) {
     ForwardScratch unused;
     if (!s) s = &unused;
     s->padded = rounded_up(a.state, FEW);
     s->kept = a.A_back ? rounded_up(longest_clip(a.clips), CHUNK) : CHUNK;
     const int64_t table = SUBS * s->padded, steps = SUBS * s->kept;
-    float **rows[] = {&s->A, &s->A_back, &s->h, &s->dt, &s->u, &s->y, &s->gate, &s->x};
-    const int64_t counts[] = {table, table, table, steps, steps, steps, SUBS * CHUNK, CHUNK};
-    int64_t floats = 0;
-    for (int i = 0; i < 8; i++) {
-        if (at) *rows[i] = at + floats;
-        floats += counts[i] * LANES;
-    }
+    float **const arrays[] = {&s->A, &s->A_back, &s->h, &s->dt, &s->u, &s->y, &s->gate, &s->x};
+    const int64_t rows[] = {table, table, table, steps, steps, steps, SUBS * CHUNK, CHUNK};
+    const int64_t floats = place_rows(arrays, rows, 8, at);
     if (at) s->B = at + floats, s->C = at + floats + CHUNK * s->padded;
     return floats + 2 * CHUNK * s->padded;
 }
