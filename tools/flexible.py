@@ -25,11 +25,11 @@ from melastic.patches.view import View
 DOCS = Path(__file__).parent.parent / "docs"
 PATCHES = ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48")
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
-START = "ast-16"
-"""The fixed model that flexible ones begin from where they name ``{start}``."""
+OWN_AST = "ast-16"
+"""The fixed model at the flexible ones' own patch size and frame shift."""
 MODELS: dict[str, Sequence[str]] = {
     "ast-8": ("asc-ast", "--model.patch", "8"),
-    START: ("asc-ast",),
+    OWN_AST: ("asc-ast",),
     "ast-32": ("asc-ast", "--model.patch", "32"),
     "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
     "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
@@ -42,7 +42,7 @@ MODELS: dict[str, Sequence[str]] = {
 FIXED = tuple(name for name in MODELS if name.startswith("ast-"))
 SWEEPS = {"patch": ("--patch", *PATCHES), "hop": ("--hop-ms", *HOPS)}
 OWN = View(patch=16, hop_ms=10.0)
-"""How the flexible models and ``START`` see a clip unless told otherwise."""
+"""How the flexible models and ``OWN_AST`` see a clip unless told otherwise."""
 
 
 def melastic(*words: str) -> None:
@@ -69,9 +69,7 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
         ]
         settings = ["--data.manifest", manifest, *splits, "--run.seed", str(seed)]
         settings += ["--run.evaluate-every", "10", "--out", str(run)]
-        start = arguments.runs / f"{START}-{seed}"
-        words = [word.format(start=start) for word in MODELS[name]]
-        melastic("train", *words, *settings, *arguments.settings)
+        melastic("train", *MODELS[name], *settings, *arguments.settings)
     for dial in missing:
         out = run / f"sweep-{dial}"
         chosen = ["--select", f"{rule}split=test", "--out", str(out)]
@@ -127,7 +125,7 @@ def averaged(seeds: Sequence[Sequence[Row]]) -> list[Row]:
 
 def draw(kept: Path, dial: str) -> None:
     """Draw one dial: the model with all dials, if it is there, and the other models dashed."""
-    others = [START, "ast-32"] if dial == "patch" else [START, "ast-20ms", "ast-40ms"]
+    others = [OWN_AST, "ast-32"] if dial == "patch" else [OWN_AST, "ast-20ms", "ast-40ms"]
     others.append("flexiast" if dial == "patch" else "elasticast")
     found = {name: rows_of(kept, name, dial) for name in ("melastic", *others)}
     baselines = {name: averaged(found[name]) for name in others if found[name]}
@@ -202,8 +200,8 @@ def main() -> None:
     begin(arguments)
     first = [name for name in arguments.models if "{start}" not in MODELS[name]]
     later = [name for name in arguments.models if name not in first]
-    if later and START not in first:
-        first.insert(0, START)
+    if later and OWN_AST not in first:
+        first.insert(0, OWN_AST)
     for names in (first, later):
         with ThreadPoolExecutor(arguments.jobs) as pool:
             jobs = [
