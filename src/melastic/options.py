@@ -38,11 +38,25 @@ def several(read: Callable[[str], T], metavar: str, write: Callable[[T], str], e
         write: value to text.
         example: values that would work.
     """
+    return several_of(lambda word: (read(word),), metavar, write, example)
+
+
+def several_of(
+    read: Callable[[str], tuple[T, ...]], metavar: str, write: Callable[[T], str], example: str
+) -> Any:
+    """How tyro reads an option in which a word may stand for several values.
+
+    Args:
+        read: text to values; an InputError says what would work.
+        metavar: what help shows in a word's place.
+        write: value to text.
+        example: words that would work.
+    """
 
     def read_all(words: list[str]) -> tuple[T, ...]:
         if not words:
             raise InputError(f"one value or more must follow, got none; try {example}")
-        return tuple(read(word) for word in words)
+        return tuple(value for word in words for value in read(word))
 
     return PrimitiveConstructorSpec[Any](
         nargs="*",

@@ -32,7 +32,7 @@ def test_a_phase_is_read_as_it_is_written(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "hop4", "hop:4:1", "skip2:3", "hop0.5:3", "max1.5:3", "hop2:0", "hop2:x"]
+    "text", ["", "hop4:", "hop:4:1", "skip2:3", "hop0.5:3", "max1.5:3", "hop2:0", "hop2:x"]
 )
 def test_what_is_no_phase_is_refused(text):
     with pytest.raises(InputError, match=r"try hop|whole factor|epochs of at least 1") as caught:

@@ -8,8 +8,9 @@ Source: From Coarse to Fine (multi-phase training of audio spectrogram transform
     resolution first, by longer hops, pooling or wider patches; full resolution last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,29 +20,35 @@ from accelerate import Accelerator
 from melastic.checkpoints.store import write_json
 from melastic.classifier import Classifier
 from melastic.devices import cores_shared_with
+from melastic.evaluation.course_plot import plot_ledger
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import Pooling, View, plain_size
 from melastic.progress import note
 from melastic.randomness import generator, integer
+from melastic.training.automatic import most_epochs, moves_on, said
 from melastic.training.config import ModelChoice, TrainConfig
+from melastic.training.course import course_of, epochs_in, ledger_text, summary_of
+from melastic.training.ledger import clip_gmacs
 from melastic.training.loop import Trainer
-from melastic.training.phases import Phase
+from melastic.training.phases import Phase, with_equal_parts
 from melastic.training.record import read_metrics
 from melastic.training.run_folder import begin, check_folder
 from melastic.training.setup import workers_for
+from melastic.training.stage import Stage
 from melastic.training.state import STATE
 
 PHASE = "phase-{}"
 """Folder of a phase that is not the last."""
-LEDGER = "ledger.json"
-"""What a run in phases has cost: each phase, and all."""
+LEDGER, LEDGER_FIGURE = "ledger.json", "ledger.png"
+"""What a run has cost: each phase and all; held-out accuracy against it."""
 
 
 def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classifier:
     """Train a classifier and leave a run folder behind.
 
     The folder holds ``config.json``, ``metrics.jsonl``, ``model/`` (best on the held-out clips, or
-    last), ``state/`` (all that a resumed run needs) and plots. On a CPU a run that was stopped, at
+    last), ``state/`` (all that a resumed run needs) and plots; after phases ``ledger.json`` too. On
+    a CPU a run that was stopped, at
     whatever moment, and resumed ends with the same weights as one that was not.
 
     Args:
@@ -58,9 +65,10 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
         check_folder(folder, resume=resume)
     accelerator.wait_for_everyone()
     begun, before = resume, None
-    for settings, own in phases_of(config, folder):
-        if own == folder or not is_finished(own, settings.optim.epochs):
-            trainer = Trainer(settings, own, accelerator, before=before)
+    for number, (settings, own) in enumerate(phases_of(config, folder)):
+        stage = _stage(config, number, folder)
+        if own == folder or not is_finished(own, settings.optim.epochs, stage):
+            trainer = Trainer(settings, own, accelerator, before=before, stage=stage)
             if accelerator.is_main_process and not begun:
                 begin(config, folder)
             if accelerator.is_main_process and own != folder and not (own / STATE).exists():
@@ -68,78 +76,59 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
             begun = True
             with cores_shared_with(workers_for(settings, trainer.clips.features)):
                 model = trainer.run()
+            if stage.ends is not None:
+                reason = said(read_metrics(own), _price(config, number))
+                note(reason, quiet=not accelerator.is_main_process)
             accelerator.free_memory()
         before = own
-    if config.phases and accelerator.is_main_process:
-        summary = summary_of(phases_of(config, folder))
-        write_json(folder / LEDGER, summary)
-        note(
-            f"training took {summary['train_gmacs']:,.0f} GMACs, "
-            f"{100 * summary['saved_gmacs']:.0f} % fewer than as many epochs at full resolution"
-        )
+    if accelerator.is_main_process:
+        _sum_up(config, folder)
     return model
 
 
-def summary_of(phases: Sequence[tuple[TrainConfig, Path]]) -> dict[str, Any]:
-    """What each phase of a finished run has cost, and what all have.
-
-    Args:
-        phases: settings and folder of each.
-    """
-    rows, epochs = [], 0
-    for settings, own in phases:
-        found = [row for row in read_metrics(own) if "train_gmacs" in row]
-        sums = {
-            name: sum(row[name] for row in found)
-            for name in ("clips", "tokens", "train_gmacs", "data_s", "compute_s")
-        }
-        held = [row["val"]["accuracy"] for row in found if "val" in row]
-        architecture = settings.model.architecture
-        rows.append(
-            {
-                "folder": own.name,
-                "epochs": len(found),
-                "hop_ms": architecture.hop_ms,
-                "pooling": str(settings.view.pooling),
-                "patch": list(freq_time(architecture.patch)),
-                **sums,
-                "elapsed_s": found[-1]["elapsed_s"],
-                "peak_mb": max(row["peak_mb"] for row in found),
-                "held_out_accuracy": max(held, default=None),
-            }
-        )
-        epochs += len(found)
-    total = {
-        name: sum(row[name] for row in rows)
-        for name in ("epochs", "clips", "tokens", "train_gmacs", "data_s", "compute_s", "elapsed_s")
-    }
-    last = rows[-1]
-    full = {name: last[name] / last["epochs"] * epochs for name in ("train_gmacs", "elapsed_s")}
-    return {
-        "phases": rows,
-        **total,
-        "peak_mb": max(row["peak_mb"] for row in rows),
-        "saved_gmacs": 1 - total["train_gmacs"] / full["train_gmacs"],
-        "saved_s": 1 - total["elapsed_s"] / full["elapsed_s"],
-    }
+def _sum_up(config: TrainConfig, folder: Path) -> None:
+    """Write what a finished run has cost."""
+    phases = list(phases_of(config, folder))
+    if config.phases:
+        summary = summary_of(config, phases)
+        write_json(folder / LEDGER, summary)
+        note(ledger_text(summary))
+    plot_ledger(course_of(phases), folder / LEDGER_FIGURE)
 
 
-def phase_config(config: TrainConfig, number: int) -> TrainConfig:
+def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> TrainConfig:
     """The settings of one phase as a run of its own.
+
+    A phase whose epochs are auto is evaluated after each, and its learning rate stays at its peak
+    where it would fall to zero at an end that is not known: what it hands over are averaged weights
+    (``optim.average``) anyway.
 
     Args:
         config: the whole run's.
         number: of the phase, from 0.
+        done: epochs of each phase before; needed where a phase is auto.
     """
-    phase, last = config.phases[number], number == len(config.phases) - 1
+    phases = with_equal_parts(config.phases, config.optim.epochs)
+    phase, last = phases[number], number == len(phases) - 1
+    prices, budget = _budget(config)
+    epochs = most_epochs(phases, done, prices, budget)
     given: dict[str, Any] = {
         name: value
-        for name in ("epochs", "lr", "schedule", "warmup_steps", "batch_tokens")
+        for name in ("lr", "schedule", "warmup_steps", "batch_tokens")
         if (value := getattr(phase, name)) is not None
     }
+    run = config.run
     if config.passing.schedule == "continued":
-        ends = [0, *accumulate(phase.epochs for phase in config.phases)]
-        given["span"] = (ends[number] / ends[-1], ends[number + 1] / ends[-1])
+        fixed = [part.epochs for part in phases if isinstance(part.epochs, int)]
+        lengths = fixed if len(fixed) == len(phases) else [*done, epochs]
+        ends = [0.0, *accumulate(n * price for n, price in zip(lengths, prices, strict=False))]
+        end = 1.0 if last else min(1.0, ends[number + 1] / budget)
+        given["span"] = (ends[number] / budget, end)
+    elif phase.epochs == "auto" and not last:
+        schedule = given.get("schedule", config.optim.schedule)
+        given["schedule"] = "constant" if schedule == "cosine" else schedule
+    if phase.epochs == "auto" and not last:
+        run = replace(run, evaluate_every=1)
     seed = integer(2**31, generator(config.run.seed, "phase", number)) if number else None
     return replace(
         config,
@@ -147,36 +136,84 @@ def phase_config(config: TrainConfig, number: int) -> TrainConfig:
         model=_coarser(config.model, phase),
         view=_view(config, phase),
         data=config.data if last else replace(config.data, test=None),
-        optim=replace(config.optim, **given),
-        run=config.run if seed is None else replace(config.run, seed=seed),
+        optim=replace(config.optim, epochs=epochs, **given),
+        run=run if seed is None else replace(run, seed=seed),
     )
 
 
-def phases_of(config: TrainConfig, folder: Path) -> list[tuple[TrainConfig, Path]]:
+def phases_of(config: TrainConfig, folder: Path) -> Iterator[tuple[TrainConfig, Path]]:
     """Settings and folder of each phase; a run without phases is its own only one.
+
+    What a phase after an auto one is, is known when that has ended: the next is asked for then.
 
     Args:
         config: the whole run's.
         folder: the run folder, in which the last phase is carried out.
     """
     if not config.phases:
-        return [(config, folder)]
-    last = len(config.phases) - 1
-    return [
-        (phase_config(config, i), folder if i == last else folder / PHASE.format(i + 1))
-        for i in range(last + 1)
-    ]
+        yield config, folder
+    done: list[int] = []
+    for number in range(len(config.phases)):
+        own = _folder(config, number, folder)
+        yield phase_config(config, number, done), own
+        done.append(epochs_in(own))
 
 
-def is_finished(folder: Path, epochs: int) -> bool:
+def is_finished(folder: Path, epochs: int, stage: Stage) -> bool:
     """Whether a phase has been carried out.
 
     Args:
         folder: of the phase.
-        epochs: that it shall have.
+        epochs: that it shall have, or may have at most.
+        stage: where it stands.
     """
     rows = read_metrics(folder)
-    return (folder / "curves.png").exists() and any(row["epoch"] == epochs for row in rows)
+    ended = stage.ends is not None and stage.ends(rows)
+    return (folder / "curves.png").exists() and (
+        ended or any(row["epoch"] == epochs for row in rows)
+    )
+
+
+def _folder(config: TrainConfig, number: int, folder: Path) -> Path:
+    """The folder of a phase."""
+    return folder if number == len(config.phases) - 1 else folder / PHASE.format(number + 1)
+
+
+def _stage(config: TrainConfig, number: int, folder: Path) -> Stage:
+    """Where a phase stands, when those before have ended."""
+    count = len(config.phases)
+    if not count:
+        return Stage()
+    rows = [row for i in range(number) for row in read_metrics(_folder(config, i, folder))]
+    auto = config.phases[number].epochs == "auto" and number < count - 1
+    return Stage(
+        name=f"phase {number + 1}/{count}, ",
+        gmacs=sum(row.get("train_gmacs", 0.0) for row in rows),
+        ends=partial(moves_on, price=_price(config, number)) if auto else None,
+    )
+
+
+def _prices(config: TrainConfig) -> list[float]:
+    """Operations of an epoch of each phase, in those of an epoch at full resolution."""
+    full = clip_gmacs(config.model.architecture)
+    models = [_coarser(config.model, phase) for phase in config.phases]
+    return [clip_gmacs(model.architecture) / full for model in models]
+
+
+def _price(config: TrainConfig, number: int) -> float:
+    """Operations of an epoch of a phase, in those of an epoch of the next."""
+    prices = _prices(config)
+    return prices[number] / prices[number + 1]
+
+
+def _budget(config: TrainConfig) -> tuple[list[float], float]:
+    """What an epoch of each phase takes of the budget, and the budget."""
+    phases = with_equal_parts(config.phases, config.optim.epochs)
+    fixed = [phase.epochs for phase in phases if isinstance(phase.epochs, int)]
+    if len(fixed) == len(phases):
+        return [1.0] * len(phases), sum(fixed)
+    prices = _prices(config) if config.passing.budget == "gmacs" else [1.0] * len(phases)
+    return prices, config.optim.epochs
 
 
 def _coarser(choice: ModelChoice, phase: Phase) -> ModelChoice:

@@ -8,14 +8,21 @@ import tyro
 
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation
-from melastic.options import several
+from melastic.options import several_of
 from melastic.patches.view import View
 from melastic.presets import Architecture, architecture_of
 from melastic.training.curriculum import Draws
-from melastic.training.phases import Passing, Phase, phase_of, phase_text
+from melastic.training.phases import (
+    EXAMPLE,
+    Passing,
+    Phase,
+    check_phases,
+    phase_text,
+    phases_in,
+)
 
 PhaseList = Annotated[
-    tuple[Phase, ...], several(phase_of, "OPn:EPOCHS", phase_text, "hop4:10 hop2:10 full:20")
+    tuple[Phase, ...], several_of(phases_in, "OPn[:EPOCHS|:auto]|PRESET", phase_text, EXAMPLE)
 ]
 
 
@@ -206,11 +213,13 @@ class TrainConfig:
     run: RunConfig = RunConfig()
     phases: PhaseList = ()
     """From coarse to fine: training at one time resolution after the other, such as hop4:10 hop2:10
-    full:20; their epochs replace optim.epochs. None: one phase."""
+    full:20, whose epochs replace optim.epochs; or parts of optim.epochs, equal (hop4 hop2 full),
+    by name (2-phase, 3-phase, gradual, 3-phase-mean) or as they pay (3-phase:auto). None: one."""
     passing: Passing = Passing()
 
     def __post_init__(self) -> None:
-        """Refuse a model that would teach itself what it knows."""
+        """Refuse phases that cannot be, and a model that would teach itself what it knows."""
+        check_phases(self.phases, self.optim.epochs)
         if self.distill.weight and self.distill.teacher is None and not self.draws.patches:
             raise InputError(
                 "a model teaches itself at other patch sizes than its own, none are drawn; give "

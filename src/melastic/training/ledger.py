@@ -19,7 +19,8 @@ from torch import Tensor
 
 from melastic.config import ModelConfig
 from melastic.evaluation.cost import Cost, cost_of
-from melastic.patches.grid import FreqTime
+from melastic.patches.grid import FreqTime, freq_time
+from melastic.presets import Architecture, model_config
 
 GRADIENTS = 2
 """Operations of a backward pass in units of the forward pass: the gradient of a product is two
@@ -70,8 +71,7 @@ class Ledger:
             cost = self._known[key]
             self.costs.clips += 1
             self.costs.tokens += cost.tokens
-            passes = 1 + GRADIENTS
-            self.costs.train_gmacs += passes * cost.gmacs - cost.embed
+            self.costs.train_gmacs += both_ways(cost)
 
     @contextmanager
     def clock(self, what: str) -> Iterator[None]:
@@ -101,6 +101,33 @@ class Ledger:
         shared = {name: value / count for name, value in sums.items() if name.endswith("_s")}
         whole = {name: round(sums[name]) for name in ("clips", "tokens")}
         return {**sums, **shared, **whole, "peak_mb": peak_mb()}
+
+
+def both_ways(cost: Cost) -> float:
+    """Multiply-adds (10^9) of a forward and a backward pass of one clip."""
+    return (1 + GRADIENTS) * cost.gmacs - cost.embed
+
+
+def clip_gmacs(architecture: Architecture) -> float:
+    """Multiply-adds (10^9) of training on one clip of the size that a model is made for.
+
+    Args:
+        architecture: of the model; its head, which hardly counts, is taken for one class.
+    """
+    config = model_config(architecture, name="", labels=("",), task="single-label")
+    return both_ways(cost_of(config, freq_time(architecture.input_size)))
+
+
+def macs_text(gmacs: float) -> str:
+    """Multiply-adds as people read them.
+
+    Args:
+        gmacs: in units of 10^9.
+    """
+    for size, unit in ((1e6, "PMACs"), (1e3, "TMACs")):
+        if gmacs >= size:
+            return f"{gmacs / size:.4g} {unit}"
+    return f"{gmacs:.3g} GMACs"
 
 
 def peak_mb() -> float:

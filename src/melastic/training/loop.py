@@ -23,7 +23,7 @@ from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
 from melastic.training.curriculum import Curriculum
 from melastic.training.held_out import gathered_outputs, is_better
-from melastic.training.ledger import Costs
+from melastic.training.ledger import Costs, macs_text
 from melastic.training.objective import Objective
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
@@ -38,7 +38,10 @@ from melastic.training.setup import (
     split_clips,
     workers_for,
 )
+from melastic.training.stage import Stage
 from melastic.training.state import STATE, Progress, load_memory, load_state, save_state
+
+ALONE = Stage()
 
 
 class Trainer:
@@ -51,6 +54,7 @@ class Trainer:
         accelerator: Accelerator,
         *,
         before: Path | None = None,
+        stage: Stage = ALONE,
     ) -> None:
         """Read clips, measure statistics, build the model, and continue from a saved state.
 
@@ -59,7 +63,9 @@ class Trainer:
             folder: its folder.
             accelerator: what it computes on.
             before: run folder of the phase before; None: this is the first.
+            stage: where the run stands among phases.
         """
+        self.stage = stage
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.main = accelerator.is_main_process
         self.curriculum = Curriculum(config.view, config.draws, config.run.seed)
@@ -118,20 +124,21 @@ class Trainer:
 
     def run(self) -> Classifier:
         """All epochs that remain, then the test."""
-        progress, epochs = self.progress, self.config.optim.epochs
+        progress = self.progress
         with Record(
             self.folder, self.config, main=self.main, after_step=progress.step
         ) as self.record:
             self._introduce()
-            while progress.epoch < epochs and not self._out_of_patience():
+            ended = self._ended()
+            while not ended:
                 began = time.monotonic()
                 self._epoch()
                 self.average.after_epoch(self.model, progress.epoch)
                 progress.epoch += 1
                 self._finish_epoch(time.monotonic() - began)
                 progress.step_in_epoch, progress.loss_sum = 0, 0.0
-                done = progress.epoch == epochs or self._out_of_patience()
-                if done or time.monotonic() - self.saved_at > self.config.run.save_every_s:
+                ended = self._ended()
+                if ended or time.monotonic() - self.saved_at > self.config.run.save_every_s:
                     self._save_state()
             return self._finish()
 
@@ -145,7 +152,7 @@ class Trainer:
         ]
         keys = [(progress.epoch, part) for _, parts in left for part in parts]
         batches = load_batches(self.clips, keys, workers=workers_for(config, self.clips.features))
-        title = f"epoch {progress.epoch + 1}/{config.optim.epochs}"
+        title = self.stage.title(progress.epoch + 1, config.optim.epochs)
         with bar(title, quiet=not self.main) as advance:
             for clips, parts in left:
                 self._set_learning_rate()
@@ -241,7 +248,8 @@ class Trainer:
             "elapsed_s": progress.elapsed_s,
             **self.objective.ledger.close(self.accelerator),
         }
-        text = f"epoch {progress.epoch}/{config.optim.epochs}  loss {row['loss']:.4f}"
+        progress.train_gmacs += row["train_gmacs"]
+        text = f"{self.stage.title(progress.epoch, config.optim.epochs)}  loss {row['loss']:.4f}"
         last = progress.epoch == config.optim.epochs
         if self.splits.val and (last or progress.epoch % config.run.evaluate_every == 0):
             with self.average.swapped(self.model):
@@ -255,12 +263,13 @@ class Trainer:
                     text += "  best"
         remaining = progress.elapsed_s / progress.epoch * (config.optim.epochs - progress.epoch)
         self.record.add(row)
-        self.record.note(f"{text}  {row['clips_per_s']:.0f} clips/s  {clock_text(remaining)} to go")
+        text += f"  {row['clips_per_s']:.0f} clips/s, {row['tokens'] / seconds:,.0f} tokens/s"
+        spent = macs_text(self.stage.gmacs + progress.train_gmacs)
+        self.record.note(f"{text}  {spent}  {clock_text(remaining)} to go")
 
-    def _out_of_patience(self) -> bool:
-        """Whether too many epochs have passed without a better score."""
-        best, patience = self.progress.best_epoch, self.config.run.patience
-        return None not in (best, patience) and self.progress.epoch - (best or 0) >= (patience or 0)
+    def _ended(self) -> bool:
+        """Whether no epoch shall follow."""
+        return self.stage.is_over(self.progress, self.config, self.folder, self.accelerator)
 
     def _scores(self, features: Any, plot: Path | None = None) -> Metrics:
         """Scores over clips, shared out among the processes."""

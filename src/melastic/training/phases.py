@@ -1,7 +1,9 @@
 """Phases of training from coarse to fine: what they are, and how they are written."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from melastic.errors import InputError
@@ -9,6 +11,14 @@ from melastic.errors import InputError
 Operator = Literal["hop", "mean", "max", "patch"]
 """What lowers the time resolution: longer hops, pooled frames, or patches wider in time."""
 OPERATORS: tuple[Operator, ...] = ("hop", "mean", "max", "patch")
+PRESETS: dict[str, tuple[float, ...]] = {
+    "2-phase": (2, 1),
+    "3-phase": (4, 2, 1),
+    "gradual": (4, 3, 2, 1.5, 1),
+}
+"""Factors of phases by the name of all of them; fractions are left out where none can be had."""
+EXAMPLE = "hop4:10 hop2:10 full:20"
+"""Phases that would work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +29,9 @@ class Phase:
     """What lowers the time resolution."""
     factor: float = 1.0
     """How much coarser time is than in the finished model; 1: full resolution."""
-    epochs: int = 10
-    """Passes over the training clips."""
+    epochs: int | Literal["equal", "auto"] = "equal"
+    """Passes over the training clips; equal: an equal part of ``optim.epochs``; auto: as long as
+    they are worth their operations (``training/automatic.py``)."""
     lr: float | None = None
     """Learning rate at its peak."""
     schedule: Literal["cosine", "constant", "step"] | None = None
@@ -32,7 +43,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         """Refuse what is no compression, or no training."""
-        if not self.factor >= 1 or self.epochs < 1:
+        if not self.factor >= 1 or (isinstance(self.epochs, int) and self.epochs < 1):
             raise InputError(
                 f"a phase has a factor and epochs of at least 1, got {self.factor:g} and "
                 f"{self.epochs}; try hop2:10"
@@ -44,33 +55,111 @@ class Phase:
             )
 
 
-def phase_of(text: str) -> Phase:
-    """The phase that a text such as ``hop4:10`` or ``patch2:5@0.001`` stands for.
+def phases_in(text: str) -> tuple[Phase, ...]:
+    """The phases that one word stands for: one such as ``hop4:10``, or a preset's.
+
+    A preset is ``2-phase``, ``3-phase`` or ``gradual``; another operator than hop may follow
+    (``3-phase-mean``), and ``:auto``.
 
     Raises:
         InputError: if it stands for none.
     """
-    match = re.fullmatch(r"([a-z]+)?([0-9.]+)?:(\d+)(?:@([0-9.eE+-]+))?", text.strip())
+    names, operators = "|".join(PRESETS), "|".join(OPERATORS)
+    match = re.fullmatch(rf"({names})(?:-({operators}))?(:auto)?", text.strip())
+    if match is None:
+        return (phase_of(text),)
+    operator: Operator = next((name for name in OPERATORS if name == match[2]), "hop")
+    return tuple(
+        Phase(operator=operator, factor=factor, epochs="auto" if match[3] else "equal")
+        if factor > 1
+        else Phase(epochs="auto" if match[3] else "equal")
+        for factor in PRESETS[match[1]]
+        if operator == "hop" or factor == int(factor)
+    )
+
+
+def phase_of(text: str) -> Phase:
+    """The phase that a text such as ``hop4:10``, ``hop4:auto`` or ``patch2:5@0.001`` stands for.
+
+    Raises:
+        InputError: if it stands for none.
+    """
+    match = re.fullmatch(
+        r"(?:([a-z]+)([0-9.]+)|full)(?::(\d+|auto))?(?:@([0-9.eE+-]+))?", text.strip()
+    )
     try:
-        if match is None or (match[1] is not None and match[1] not in (*OPERATORS, "full")):
+        if match is None or (match[1] is not None and match[1] not in OPERATORS):
             raise ValueError
+        words: dict[str | None, Literal["equal", "auto"]] = {None: "equal", "auto": "auto"}
         return Phase(
             operator=next((name for name in OPERATORS if name == match[1]), "hop"),
             factor=1.0 if match[2] is None else float(match[2]),
-            epochs=int(match[3]),
+            epochs=words[match[3]] if match[3] in words else int(match[3]),
             lr=None if match[4] is None else float(match[4]),
         )
-    except ValueError:
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"a phase reads OPERATORfactor:epochs or full:epochs (operators {', '.join(OPERATORS)};"
-            f" @lr may follow), got {text!r}; try hop4:10 hop2:10 full:20"
+            f" epochs may be auto or left out, @lr may follow), or a preset ({', '.join(PRESETS)}),"
+            f" got {text!r}; try {EXAMPLE}"
         ) from None
 
 
 def phase_text(phase: Phase) -> str:
     """The inverse of :func:`phase_of`."""
     factor = "full" if phase.factor == 1 else f"{phase.operator}{phase.factor:g}"
-    return f"{factor}:{phase.epochs}" + ("" if phase.lr is None else f"@{phase.lr:g}")
+    epochs = "" if phase.epochs == "equal" else f":{phase.epochs}"
+    return f"{factor}{epochs}" + ("" if phase.lr is None else f"@{phase.lr:g}")
+
+
+def check_phases(phases: Sequence[Phase], epochs: int) -> None:
+    """Refuse phases that cannot share epochs.
+
+    Args:
+        phases: of a run.
+        epochs: of all of them, where some have no number of their own.
+
+    Raises:
+        InputError: if they are too many, of two kinds, or auto without coming from coarse to fine.
+    """
+    kinds = {phase.epochs for phase in phases if not isinstance(phase.epochs, int)}
+    if len(kinds) > 1:
+        raise InputError(
+            "phases without a number of epochs are all auto or all equal parts, got "
+            f"{' '.join(map(phase_text, phases))}; write :auto at each, or at none"
+        )
+    least = sum(phase.epochs if isinstance(phase.epochs, int) else 1 for phase in phases)
+    if kinds and least > epochs:
+        raise InputError(
+            f"these phases need {least} epochs or more, optim.epochs is {epochs}; raise it, or "
+            "give fewer phases"
+        )
+    for phase, following in pairwise(phases):
+        if phase.epochs == "auto" and phase.factor <= following.factor:
+            raise InputError(
+                "a phase whose epochs are auto is coarser than the next, got "
+                f"{phase_text(phase)} before {phase_text(following)}; give its epochs as a number"
+            )
+
+
+def with_equal_parts(phases: Sequence[Phase], epochs: int) -> tuple[Phase, ...]:
+    """Phases whose equal parts are numbers; the first ones, the cheap ones, get what is left over.
+
+    Args:
+        phases: of a run.
+        epochs: of all of them.
+    """
+    waiting = [i for i, phase in enumerate(phases) if phase.epochs == "equal"]
+    left = epochs - sum(phase.epochs for phase in phases if isinstance(phase.epochs, int))
+    parts = {
+        number: left // len(waiting) + (place < left % len(waiting))
+        for place, number in enumerate(waiting)
+    }
+    return tuple(
+        replace(phase, epochs=parts[i]) if i in parts else phase for i, phase in enumerate(phases)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +172,6 @@ class Passing:
     """Whether the learning rate rises and falls in each phase, or once over all of them."""
     positions: Literal["fitted", "new"] = "fitted"
     """Whether positions are fitted to the new resolution, or begin as random numbers."""
+    budget: Literal["epochs", "gmacs"] = "epochs"
+    """What ``optim.epochs`` bounds where phases are auto: passes over the clips, or the operations
+    of as many passes at full resolution."""

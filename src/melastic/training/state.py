@@ -39,6 +39,8 @@ class Progress:
     """Epochs that the averaged weights hold."""
     elapsed_s: float = 0.0
     """Time spent so far (s)."""
+    train_gmacs: float = 0.0
+    """Multiply-adds of the epochs done (10^9)."""
     costs: dict[str, float] = field(default_factory=dict)
     """What the steps done in the epoch that is under way have cost."""
     config: str = ""

@@ -1,0 +1,61 @@
+"""Where a run stands among the phases of another."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from melastic.training.config import TrainConfig
+from melastic.training.record import read_metrics
+from melastic.training.state import Progress
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A phase as its loop sees it; the only one unless told otherwise."""
+
+    name: str = ""
+    """What people read in front of its epochs, such as ``phase 1/3, ``."""
+    gmacs: float = 0.0
+    """Operations of the phases before (10^9)."""
+    ends: Callable[[Rows], bool] | None = None
+    """Whether the phase ends, given its rows so far; None: after the epochs that it has."""
+
+    def title(self, epoch: int, epochs: int) -> str:
+        """How people read the number of an epoch.
+
+        Args:
+            epoch: its number, from 1.
+            epochs: of the phase, or the most it may have.
+        """
+        return f"{self.name}epoch {epoch}/{'at most ' if self.ends else ''}{epochs}"
+
+    def is_over(
+        self, progress: Progress, config: TrainConfig, folder: Path, accelerator: Accelerator
+    ) -> bool:
+        """Whether all epochs are done, or too many without a better score, or the phase ends.
+
+        The main process decides on the last, for it writes the rows.
+
+        Args:
+            progress: how far the run has come.
+            config: its settings.
+            folder: where its rows are.
+            accelerator: what it computes on.
+        """
+        best, patience = progress.best_epoch, config.run.patience
+        if progress.epoch >= config.optim.epochs:
+            return True
+        if best is not None and patience is not None and progress.epoch - best >= patience:
+            return True
+        if self.ends is None:
+            return False
+        answer = [accelerator.is_main_process and self.ends(read_metrics(folder))]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(answer)
+        return answer[0]
