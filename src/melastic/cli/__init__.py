@@ -15,7 +15,7 @@ VERBS = {
     "evaluate": ("score a classifier on labelled clips", "evaluate:evaluate"),
     "sweep": ("score a classifier through many views: table and figure", "sweep:sweep"),
     "compare": (
-        "hold finished runs to the first: accuracy, operations, seconds",
+        "hold finished runs to the first: table and figure",
         "compare:compare",
     ),
     "classify": ("name the sounds in audio files", "classify:classify"),

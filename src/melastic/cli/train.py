@@ -43,11 +43,23 @@ def train(arguments: Sequence[str], prog: str) -> int:
         if "-h" in rest or "--help" in rest:
             return 0
         raise InputError("name a recipe ('melastic recipes' lists them) or a config.json")
-    config = parse(
-        TrainConfig, rest, f"{prog} {known.recipe}", default=_with_preset(known.recipe, rest)
-    )
+    config = read_settings(known.recipe, rest, f"{prog} {known.recipe}")
     run_training(config, known.out or Path("runs") / config.name)
     return 0
+
+
+def read_settings(recipe: str, arguments: Sequence[str], prog: str) -> TrainConfig:
+    """A recipe as a command line changes it.
+
+    Args:
+        recipe: its name, or a config.json.
+        arguments: settings such as ``--optim.epochs 15``.
+        prog: what messages call the command.
+
+    Raises:
+        InputError: if there is no such recipe or setting.
+    """
+    return parse(TrainConfig, arguments, prog, default=_with_preset(recipe, arguments))
 
 
 def _with_preset(recipe: str, arguments: Sequence[str]) -> TrainConfig:

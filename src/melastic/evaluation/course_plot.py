@@ -87,8 +87,8 @@ def plot_courses(courses: Mapping[str, Course], path: Path) -> None:
             axes.set_xlim(left=0)
         _accuracies(left, [p for course in courses.values() for p in course.points])
         if len(courses) > 1:
-            handles = [line for line in left.get_lines() if len(line.get_xdata()) == 1]
-            columns = max(1, min(len(names), 100 // (7 + max(map(len, names)))))
+            handles = left.get_lines()[1::2]  # of the two of each run, that with a filled mark
+            columns = max(1, min(len(names), 120 // (7 + max(map(len, names)))))
             figure.legend(handles, names, loc="outside upper center", ncols=columns)
         save_figure(figure, path)
 

@@ -94,7 +94,7 @@ def ledger_text(summary: dict[str, Any]) -> str:
         f"training took {macs_text(summary['train_gmacs'])} over {len(summary['phases'])} phases, "
         f"{abs(saved):.0f} % {'fewer' if saved >= 0 else 'more'} than "
         f"{'' if summary['full_resolution'] == 'measured' else 'reckoned for '}"
-        f"as many epochs at full resolution ({summary['tokens'] / 1e6:,.1f} M tokens, "
+        f"as many epochs at full resolution ({summary['tokens']:,} tokens, "
         f"{summary['elapsed_s']:,.0f} s)"
     )
 

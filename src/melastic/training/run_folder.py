@@ -1,6 +1,7 @@
 """Run folders: begin one, recognise one, read one."""
 
 from pathlib import Path
+from typing import Any
 
 from melastic.checkpoints.store import read_json, write_json
 from melastic.errors import InputError
@@ -48,3 +49,31 @@ def read_run_config(folder: Path) -> TrainConfig:
     if not path.is_file():
         raise InputError(f"{folder}: holds no run (no {CONFIG}); check the folder")
     return from_json(TrainConfig, read_json(path), str(path))
+
+
+def read_older_config(folder: Path) -> TrainConfig:
+    """The settings of a run that need not be resumed.
+
+    A setting that the package did not know when the run was begun is what it is by default.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        InputError: if the folder holds no run, or its settings are damaged.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return read_run_config(folder)
+    usual = to_json(TrainConfig(name=""))
+    return from_json(TrainConfig, _completed(read_json(path), usual), str(path))
+
+
+def _completed(given: Any, usual: Any) -> Any:
+    """JSON objects with the fields that they lack."""
+    if not isinstance(given, dict) or not isinstance(usual, dict):
+        return given
+    return given | {
+        key: _completed(given[key], value) if key in given else value
+        for key, value in usual.items()
+    }
