@@ -106,6 +106,8 @@ def test_only_a_phase_with_an_unknown_end_keeps_its_learning_rate(tones):
     parts = [phase_config(config, i, [2, 2][:i]) for i in range(3)]
     assert [part.optim.schedule for part in parts] == ["constant", "constant", "cosine"]
     assert [part.optim.epochs for part in parts] == [5, 4, 5]
+    costly = replace(config, passing=Passing(budget="gmacs"))
+    assert phase_config(costly, 2, [2, 2]).optim.epochs == 7, "9 less 2 quarters and 2 halves"
     one = replace(config, passing=Passing(schedule="continued"))
     parts = [phase_config(one, i, [2, 2][:i]).optim for i in range(3)]
     assert {part.schedule for part in parts} == {"cosine"}
@@ -161,6 +163,16 @@ def test_an_auto_run_that_is_stopped_anywhere_resumes_to_the_same_decisions_and_
         assert epochs_in(folder / "phase-1") == lengths[0]
         assert same(weights(folder), weights(tmp_path / "whole"))
         assert [own.optim.epochs for own, _ in phases_of(config, folder)][1] == lengths[1]
+    begun = []
+    make = Trainer.__init__
+
+    def noting(self, config, folder, *args, **kwargs):
+        begun.append(folder.name)
+        make(self, config, folder, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "__init__", noting)
+    train(config, folder, resume=True)
+    assert begun == [folder.name], "a phase that has ended is not carried out again"
 
 
 def len_of(folder, name):

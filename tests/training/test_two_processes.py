@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from melastic.serialize import to_json
 from melastic.training.coarse_to_fine import train
 from melastic.training.config import Distillation
+from melastic.training.phases import phase_of
 from tests.training.test_curriculum import ALL
 from tests.training.test_resume import settings
 
@@ -64,6 +65,20 @@ def test_two_processes_train_as_one_does(tones, tmp_path, parts, changes):
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, atol=1e-3, rtol=1e-3)
     assert not list((tmp_path / "two").rglob("*.part"))
+
+
+def test_two_processes_end_a_phase_together(tones, tmp_path):
+    config = settings(tones, epochs=12, lr=1e-2, batch_tokens=30)
+    config = replace(config, phases=(phase_of("hop2:auto"), phase_of("full:auto")))
+    done = launch(config, tmp_path / "two", processes=2)
+    assert done.returncode == 0, done.stderr
+    lengths = [
+        len([row for row in rows(tmp_path / "two" / name) if "loss" in row])
+        for name in ("phase-1", ".")
+    ]
+    assert sum(lengths) == 12
+    assert lengths[0] < 6, "the rule has ended the first phase, not the budget"
+    assert done.stderr.count("the phase ends: ") == 1, "only the main process speaks"
 
 
 def test_a_run_of_two_processes_continues_in_one(tones, tmp_path):
