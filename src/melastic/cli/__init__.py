@@ -14,10 +14,7 @@ VERBS = {
     "train": ("train a classifier from a recipe or a config.json", "train:train"),
     "evaluate": ("score a classifier on labelled clips", "evaluate:evaluate"),
     "sweep": ("score a classifier through many views: table and figure", "sweep:sweep"),
-    "compare": (
-        "hold finished runs to the first: table and figure",
-        "compare:compare",
-    ),
+    "compare": ("hold finished runs to the first: table and figure", "compare:compare"),
     "classify": ("name the sounds in audio files", "classify:classify"),
     "embed": ("write one vector for each audio file", "classify:embed"),
     "models": ("list presets and bundled weights", "show:models"),
