@@ -134,6 +134,13 @@ def draw(kept: Path, dial: str) -> None:
         plot_sweep(averaged(found["melastic"]), path, own=OWN, baselines=baselines)
 
 
+def figure(kept: Path, dial: str, title: str) -> list[str]:
+    """The line that shows the figure of a dial, if there is one to draw."""
+    draw(kept, dial)
+    name = f"{kept.name}-{dial}.png"
+    return ["", f"![{title}]({name})"] if (kept.parent / name).exists() else []
+
+
 def table(kept: Path, dial: str, column: str, values: Sequence[str]) -> list[str]:
     """A table of accuracy: a row for each model, a column for each value."""
     lines = ["| model | " + " | ".join(values) + " |", "|" + "---|" * (len(values) + 1)]
@@ -171,17 +178,13 @@ def write(arguments: argparse.Namespace) -> None:
         "## Patch sizes (square; frame shift of the model)",
         "",
         *table(kept, "patch", "patch_freq", PATCHES),
-        "",
-        f"![Accuracy against patch size]({kept.name}-patch.png)",
+        *figure(kept, "patch", "Accuracy against patch size"),
         "",
         "## Frame shifts (ms; patch size of the model)",
         "",
         *table(kept, "hop", "hop_ms", HOPS),
-        "",
-        f"![Accuracy against frame shift]({kept.name}-hop.png)",
+        *figure(kept, "hop", "Accuracy against frame shift"),
     ]
-    for dial in SWEEPS:
-        draw(kept, dial)
     kept.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -198,19 +201,14 @@ def main() -> None:
     parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="of training")
     arguments = parser.parse_args()
     begin(arguments)
-    first = [name for name in arguments.models if "{start}" not in MODELS[name]]
-    later = [name for name in arguments.models if name not in first]
-    if later and OWN_AST not in first:
-        first.insert(0, OWN_AST)
-    for names in (first, later):
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            jobs = [
-                pool.submit(measure, name, seed, arguments)
-                for seed in arguments.seeds
-                for name in names
-            ]
-            for job in jobs:
-                job.result()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        jobs = [
+            pool.submit(measure, name, seed, arguments)
+            for seed in arguments.seeds
+            for name in arguments.models
+        ]
+        for job in jobs:
+            job.result()
     write(arguments)
 
 
