@@ -11,6 +11,26 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from melastic.errors import InputError
+from melastic.patches.grid import FreqTime
+
+
+class Grid(NamedTuple):
+    """How the tokens of a clip lie in images; those of an image row by row."""
+
+    images: int
+    """Images of the clip."""
+    bands: int
+    """Bands of an image, which follow each other in time."""
+    shape: FreqTime
+    """Rows and columns of an image, all bands together."""
+    used: int
+    """Columns, band after band, in which some of the clip lies."""
+
+    def halved(self) -> "Grid":
+        """The grid after every four neighbours have become one."""
+        rows, columns = self.shape
+        shape = FreqTime(rows // 2, columns // 2)
+        return self._replace(shape=shape, used=-(-self.used // 2))
 
 
 @dataclass(frozen=True)
@@ -19,6 +39,8 @@ class Layout:
 
     lengths: tuple[int, ...]
     """Tokens of each clip, in batch order."""
+    grids: tuple[Grid, ...] = ()
+    """How they lie in images, where clips are folded; nothing once tokens were left out."""
 
     @cached_property
     def num_tokens(self) -> int:
@@ -46,6 +68,17 @@ class Layout:
         """The inverse of :meth:`split`."""
         flat = [piece.flatten(0, 1) for piece in pieces]
         return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+    @cached_property
+    def images(self) -> tuple[tuple[int, FreqTime], ...]:
+        """Neighbouring images of equal shape, as (images, shape)."""
+        groups = groupby(self.grids, key=lambda grid: grid.shape)
+        return tuple((sum(grid.images for grid in run), shape) for shape, run in groups)
+
+    def halved(self) -> "Layout":
+        """The layout after every four neighbours of an image have become one token."""
+        lengths = tuple(length // 4 for length in self.lengths)
+        return Layout(lengths, tuple(grid.halved() for grid in self.grids))
 
     def extended(self, by: int) -> "Layout":
         """The layout after every clip has got some more tokens."""

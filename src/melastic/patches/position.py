@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from melastic.config import FactorisedGrid, PatchConfig, PositionConfig
+from melastic.patches.batch import Grid
 from melastic.patches.grid import FreqTime, PatchGrid, count_patches
 from melastic.patches.resize import reading_matrix
 
@@ -30,16 +31,19 @@ class Placement(NamedTuple):
     """Frames that they span; more or fewer than the clip has."""
     freq: Ruler
     time: Ruler
+    grid: Grid | None = None
+    """Images that the clip is folded into; None: it is not, and ``shape`` is the clip's."""
 
     @property
     def tokens(self) -> int:
         """Patches in all."""
-        return self.shape.freq * self.shape.time
+        images = 1 if self.grid is None else self.grid.images
+        return images * self.shape.freq * self.shape.time
 
 
 @lru_cache(maxsize=8192)
 def placement(
-    positions: PositionConfig,
+    positions: PositionConfig | None,
     patches: PatchConfig,
     grid: PatchGrid,
     *,
@@ -49,12 +53,16 @@ def placement(
     """Where the patches of a clip lie, by the table's rule of reading.
 
     Args:
-        positions: the table; its first cell stands for the first of the model's own patches.
+        positions: the table; its first cell stands for the first of the model's own patches. None:
+            there is none.
         patches: the model's own patches.
         grid: the clip's patches.
         hop_ms: frame shift of the clip (ms).
         own_hop_ms: frame shift of the model (ms).
     """
+    if positions is None:
+        nowhere = Ruler(0.0, 0.0)
+        return Placement(grid.shape, grid.covered.time, nowhere, nowhere)
     freq = _ruler(positions, patches, grid, 0, unit=1.0, own_unit=1.0)
     time = _ruler(positions, patches, grid, 1, unit=hop_ms, own_unit=own_hop_ms)
     return Placement(grid.shape, grid.covered.time, freq, time)
