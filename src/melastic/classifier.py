@@ -10,9 +10,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melastic.config import ClassTokenPooling, EncoderConfig, MambaConfig, ModelConfig
+from melastic.config import (
+    ClassTokenPooling,
+    EncoderConfig,
+    MambaConfig,
+    ModelConfig,
+    WindowConfig,
+)
 from melastic.encoders.mamba import Mamba
 from melastic.encoders.transformer import Transformer
+from melastic.encoders.windows import WindowEncoder
 from melastic.errors import InputError
 from melastic.frontend.audio import load_audio
 from melastic.frontend.normalize import spectrogram_of
@@ -21,7 +28,7 @@ from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
 from melastic.patches.position import Placement, PositionTable, placement
 from melastic.patches.view import check_hop
-from melastic.pooling import build_pool, with_class_tokens
+from melastic.pooling import TokenSemanticPool, build_pool, embedding_of, with_class_tokens
 
 Spectrograms = Sequence[Float[Tensor, "freq _"]] | Float[Tensor, "clips freq time"]
 Hops = float | Sequence[float] | None
@@ -59,17 +66,18 @@ class Classifier(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         """Build a model with random weights, drawn from torch's global generator."""
         super().__init__()
-        dim = config.encoder.dim
+        dim, fed = config.encoder.dim, config.encoder.embed_dim
         self.config = config
-        self.patch_embed = PatchEmbed(config.patches, dim)
-        self.positions = PositionTable(config.positions, dim)
+        self.patch_embed = PatchEmbed(config.patches, fed, config.frontend.num_mels)
+        table = config.positions
+        self.positions = None if table is None else PositionTable(table, fed)
         added = config.pooling.added
         self.class_tokens = nn.Parameter(torch.empty(added, dim)) if added else None
         positioned = isinstance(config.pooling, ClassTokenPooling) and config.pooling.positioned
         self.class_positions = nn.Parameter(torch.empty(added, dim)) if positioned else None
         self.encoder = build_encoder(config.encoder)
         self.pool = build_pool(config.pooling, dim)
-        self.head = Head(dim, len(config.labels), config.head_norm_eps)
+        self.head = Head(config.head_inputs, len(config.labels), config.head_norm_eps)
         self._initialise()
 
     @property
@@ -96,7 +104,7 @@ class Classifier(nn.Module):
         Raises:
             InputError: if a spectrogram does not fit the model or is not finite.
         """
-        return self.head(self.embed(spectrograms, patch, hop_ms, kept))
+        return self.head(self._pooled(spectrograms, patch, hop_ms, kept))
 
     def embed(
         self,
@@ -106,10 +114,60 @@ class Classifier(nn.Module):
         kept: Sequence[Int[Tensor, " _"]] | None = None,
     ) -> Float[Tensor, "clips dim"]:
         """The vector that stands for each clip; arguments as for a call of the model."""
+        vectors = self._pooled(spectrograms, patch, hop_ms, kept)
+        return embedding_of(vectors, self.config.pooling)
+
+    def frames(
+        self, spectrograms: Spectrograms, patch: Size | None = None, hop_ms: Hops = None
+    ) -> list[Float[Tensor, "steps classes"]]:
+        """Logits of each clip step by step in time; the steps share the clip's length evenly.
+
+        Args:
+            spectrograms: normalised log-mels, as for a call of the model.
+            patch: patch size (mel bins, frames); None: the model's own.
+            hop_ms: frame shift of the spectrograms (ms); None: the model's own.
+
+        Raises:
+            InputError: if the model has no evidence over time, or a clip cannot be read.
+
+        Source: HTS-AT (arXiv:2202.00874), the token-semantic module.
+        """
+        if not isinstance(self.pool, TokenSemanticPool):
+            raise InputError(
+                "classes over time need a token-semantic pooling, this model has "
+                f"{type(self.config.pooling).__name__}; use a model such as htsat-tiny"
+            )
+        encoded, order = self._encoded(spectrograms, patch, hop_ms, None)
+        found = self.pool.frames(*encoded)
+        return [self.head(found[order.index(i)]) for i in range(len(order))]
+
+    def _encoded(
+        self,
+        spectrograms: Spectrograms,
+        patch: Size | None,
+        hop_ms: Hops,
+        kept: Sequence[Int[Tensor, " _"]] | None,
+    ) -> tuple[TokenBatch, list[int]]:
+        """Tokens behind the encoder, and which clip each stretch of them is."""
         clips = self._checked(spectrograms)
         size = self.config.patches.patch if patch is None else freq_time(patch)
         batch, order = self.tokens(clips, size, self._hops(hop_ms, len(clips)), kept)
-        vectors = self.pool(self.encoder(batch.values, batch.layout), batch.layout)
+        layout = batch.layout
+        values = self.encoder(batch.values, layout)
+        for _ in range(self.config.encoder.merges):
+            layout = layout.halved()
+        return TokenBatch(values, layout), order
+
+    def _pooled(
+        self,
+        spectrograms: Spectrograms,
+        patch: Size | None,
+        hop_ms: Hops,
+        kept: Sequence[Int[Tensor, " _"]] | None,
+    ) -> Float[Tensor, "clips _"]:
+        """What the head reads for each clip."""
+        encoded, order = self._encoded(spectrograms, patch, hop_ms, kept)
+        vectors = self.pool(*encoded)
         if order == list(range(len(order))):
             return vectors
         back = torch.tensor(order, device=vectors.device).argsort()
@@ -140,11 +198,17 @@ class Classifier(nn.Module):
         order = sorted(range(len(clips)), key=lambda i: (places[i].tokens, places[i]))
         groups = [(place, list(run)) for place, run in groupby(order, key=places.__getitem__)]
         stacks = [_stacked([clips[i] for i in run], place.frames) for place, run in groups]
-        values = [
-            tokens + self.positions(place).flatten(0, 1).to(tokens.dtype)
-            for (place, _), tokens in zip(groups, self.patch_embed(stacks, patch), strict=True)
-        ]
-        layout = Layout(tuple(places[i].tokens for i in order))
+        values = self.patch_embed(stacks, patch)
+        if self.positions is not None:
+            values = [
+                tokens + self.positions(place).flatten(0, 1).to(tokens.dtype)
+                for (place, _), tokens in zip(groups, values, strict=True)
+            ]
+        grids = (places[i].grid for i in order)
+        layout = Layout(
+            tuple(places[i].tokens for i in order),
+            tuple(grid for grid in grids if grid is not None),
+        )
         batch = TokenBatch(torch.cat([group.flatten(0, 1) for group in values]), layout)
         if kept is not None:
             batch, order = keep_tokens(batch, order, kept)
@@ -313,7 +377,8 @@ class Classifier(nn.Module):
             for module in () if isinstance(part, Mamba) else part.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.xavier_uniform_(module.weight)
-                    nn.init.zeros_(module.bias)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
         if isinstance(self.encoder, Mamba):
             nn.init.trunc_normal_(self.head.linear.weight, std=0.02)
         for learned in (self.class_tokens, self.class_positions):
@@ -323,6 +388,8 @@ class Classifier(nn.Module):
 
 def build_encoder(config: EncoderConfig) -> nn.Module:
     """The encoder that a configuration names, with random weights."""
+    if isinstance(config, WindowConfig):
+        return WindowEncoder(config)
     return Mamba(config) if isinstance(config, MambaConfig) else Transformer(config)
 
 

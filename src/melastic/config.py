@@ -23,6 +23,8 @@ from melastic.patches.fold import Fold
 from melastic.patches.view import View
 
 __all__ = [
+    "HEAD_NORM_EPS",
+    "TAPS",
     "AttentionPooling",
     "ClassTokenPooling",
     "CurvePoint",
@@ -130,6 +132,11 @@ class TokenSemanticPooling:
         """Learned tokens among those of each clip: none."""
         return 0
 
+    @property
+    def parts(self) -> int:
+        """Numbers that a head reads, in units of ``dim``."""
+        return self.rows * TAPS
+
 
 TAPS = 3
 """Steps that the evidence at a step is drawn from: itself and its neighbours."""
@@ -170,6 +177,20 @@ class ModelConfig:
     """Added to the variance in the head's LayerNorm; None: the head has none."""
     curve: tuple[CurvePoint, ...] = ()
     """Views worth their cost, as measured by a sweep, cheapest first."""
+
+    @property
+    def head_inputs(self) -> int:
+        """Numbers that the head reads for each clip."""
+        parts = self.pooling.parts if isinstance(self.pooling, TokenSemanticPooling) else 1
+        return self.encoder.dim * parts
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Mel bins and seconds that the model is made for; others are read too."""
+        if self.positions is not None:
+            return self.positions.extent
+        fold = Fold() if self.patches.fold is None else self.patches.fold
+        return self.frontend.num_mels, fold.frames * fold.bands * self.frontend.hop_ms / 1000
 
     def __post_init__(self) -> None:
         """Refuse patches that no spectrogram can hold, no labels, and the same label twice."""

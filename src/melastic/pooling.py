@@ -1,13 +1,25 @@
 """Tokens to one vector for each clip."""
 
+import math
+from itertools import groupby
+
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-from melastic.config import AttentionPooling, ClassTokenPooling, MeanPooling, PoolingConfig
+from melastic.config import (
+    TAPS,
+    AttentionPooling,
+    ClassTokenPooling,
+    MeanPooling,
+    PoolingConfig,
+    TokenSemanticPooling,
+)
 from melastic.encoders.attention import AttentionPool
 from melastic.errors import InputError
-from melastic.patches.batch import Layout
+from melastic.patches.batch import Grid, Layout
 
 
 def with_class_tokens(
@@ -65,6 +77,86 @@ class MeanPool(nn.Module):
         return torch.cat([clips[:, self.leading :].mean(1) for clips in layout.split(x)])
 
 
+class TokenSemanticPool(nn.Module):
+    """What a linear layer weighs to tell the classes: each step in time with its two neighbours.
+
+    A convolution over steps, averaged over the clip, is a linear layer on averages: so this returns
+    ``dim * rows * TAPS`` averages, and the head does the rest.
+
+    Source: HTS-AT (arXiv:2202.00874; RetroCirce/HTS-Audio-Transformer, ``tscam_conv``).
+    """
+
+    def __init__(self, config: TokenSemanticPooling) -> None:
+        """Remember the rows that are told apart."""
+        super().__init__()
+        self.rows = config.rows
+
+    def forward(self, x: Float[Tensor, "tokens dim"], layout: Layout) -> Float[Tensor, "clips _"]:
+        """One vector for each clip."""
+        return torch.cat([self._mean(steps) for _, steps in self.steps(x, layout)])
+
+    def frames(self, x: Float[Tensor, "tokens dim"], layout: Layout) -> list[Float[Tensor, "_ _"]]:
+        """One vector for each step in time of each clip, ``steps values``.
+
+        Raises:
+            InputError: if a clip is read in several pieces, which overlap.
+        """
+        found: list[Tensor] = []
+        for grid, steps in self.steps(x, layout):
+            if grid.images > 1:
+                raise InputError(
+                    "a clip that is read in overlapping pieces has no single line of time; use "
+                    "the fold rule 'bands', or a shorter clip"
+                )
+            around = functional.pad(steps[:, 0], (0, 0, 0, 0, 1, 1)).unfold(1, TAPS, 1)
+            found += rearrange(around, "clips time rows dim taps -> clips time (dim rows taps)")
+        return found
+
+    def steps(
+        self, x: Float[Tensor, "tokens dim"], layout: Layout
+    ) -> list[tuple[Grid, Float[Tensor, "_ _ _ _ dim"]]]:
+        """For each run of equal grids: the grid, and ``clips images time rows dim``.
+
+        Steps in which nothing of the clip lies are left out; rows are averaged, or repeated, to as
+        many as the head weighs.
+        """
+        runs = [(grid, len(list(run))) for grid, run in groupby(layout.grids)]
+        sizes = [clips * grid.images * math.prod(grid.shape) for grid, clips in runs]
+        found = []
+        for (grid, clips), piece in zip(runs, x.split(sizes), strict=True):
+            lay = "(clips images bands rows time) dim -> clips images (bands time) dim rows"
+            known = {"clips": clips, "images": grid.images, "bands": grid.bands}
+            steps = rearrange(piece, lay, **known, time=grid.shape.time)[:, :, : grid.used]
+            if steps.shape[-1] != self.rows:
+                flat = functional.adaptive_avg_pool1d(steps.flatten(0, 2), self.rows)
+                steps = flat.unflatten(0, steps.shape[:3])
+            found.append((grid, steps.transpose(3, 4)))
+        return found
+
+    @staticmethod
+    def _mean(steps: Float[Tensor, "clips images time rows dim"]) -> Float[Tensor, "clips _"]:
+        """The mean over time of each step's left neighbour, itself and its right neighbour."""
+        total = steps.sum(2)
+        taps = torch.stack([total - steps[:, :, -1], total, total - steps[:, :, 0]], dim=-1)
+        mean = taps.mean(1) / steps.shape[2]
+        return rearrange(mean, "clips rows dim taps -> clips (dim rows taps)")
+
+
+def embedding_of(
+    vectors: Float[Tensor, "clips values"], config: PoolingConfig
+) -> Float[Tensor, "clips dim"]:
+    """The vector that stands for a clip, out of what a head reads.
+
+    Args:
+        vectors: what the pooling gave.
+        config: of the pooling.
+    """
+    if not isinstance(config, TokenSemanticPooling):
+        return vectors
+    taps = rearrange(vectors, "clips (dim rows t) -> clips dim rows t", rows=config.rows, t=TAPS)
+    return taps[..., TAPS // 2].mean(-1)
+
+
 def build_pool(config: PoolingConfig, dim: int) -> nn.Module:
     """The pooling that a configuration names.
 
@@ -80,4 +172,6 @@ def build_pool(config: PoolingConfig, dim: int) -> nn.Module:
                 "use the encoder's number of heads"
             )
         return AttentionPool(dim, config.num_heads)
+    if isinstance(config, TokenSemanticPooling):
+        return TokenSemanticPool(config)
     return MeanPool(config)

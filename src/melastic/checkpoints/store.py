@@ -20,7 +20,7 @@ from melastic.serialize import from_json, to_json
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 FORMAT = "melastic-model"
-VERSION = 3
+VERSION = 4
 """Version of the configuration; older ones are upgraded on loading."""
 BUNDLED = Path(__file__).parent.parent / "weights"
 
@@ -176,7 +176,7 @@ def upgraded(model: Any, version: int) -> Any:
 
     Version 1 knew one patch size, positions by place, log-mels as they are, no tokens in front of a
     clip whose mean is taken, and no measured curve; version 2 one encoder, and class tokens in
-    front of a clip.
+    front of a clip; version 3 Kaldi's log-mels and patches of clips as they are.
     """
     if not isinstance(model, dict):
         return model
@@ -195,6 +195,9 @@ def upgraded(model: Any, version: int) -> Any:
             encoder={"kind": "TransformerConfig"},
             pooling=first if _kind(model, "pooling") == "ClassTokenPooling" else {},
         )
+    if version < 4:
+        plain = {"fold": None, "bin_scale": False, "norm_eps": None}
+        model = _with_fields(model, frontend={"slaney": None}, patches=plain)
     return model
 
 

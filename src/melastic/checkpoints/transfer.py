@@ -86,7 +86,7 @@ def _check(source: Classifier, target: Classifier) -> None:
             f"weights are carried over between equal encoders, got {theirs.encoder} for "
             f"{ours.encoder}; give the new model the sizes of the trained one"
         )
-    for field in ("sample_rate", "num_mels", "window_ms", "level", "mean", "std"):
+    for field in ("sample_rate", "num_mels", "window_ms", "slaney", "level", "mean", "std"):
         there, here = (getattr(config.frontend, field) for config in (theirs, ours))
         if there != here:
             raise InputError(
@@ -104,6 +104,8 @@ def _kernel(source: Classifier, target: Classifier) -> Float[Tensor, "dim freq t
 def _positions(source: Classifier, target: Classifier) -> dict[str, Tensor]:
     """The trained positions at the places of the new table's cells."""
     new, patches = target.config.positions, target.config.patches
+    if source.positions is None or source.config.positions is None or new is None:
+        return {}
     spans = zip(new.grid, patches.stride, patches.patch, strict=True)
     size = FreqTime(*((count - 1) * step + patch for count, step, patch in spans))
     places = placement(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from melastic.architecture import model_config
 from melastic.checkpoints.store import BUNDLED, CARD, bundled, load_folder, locate
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json, print_table
@@ -15,7 +16,7 @@ from melastic.config import MambaConfig
 from melastic.evaluation.cost import gmacs
 from melastic.native.library import kernels
 from melastic.patches.grid import FreqTime
-from melastic.presets import PRESETS, list_models, model_config
+from melastic.presets import PRESETS, list_models
 from melastic.recipes import load_recipe, recipe_names, summary
 from melastic.serialize import to_json
 
@@ -98,8 +99,8 @@ def info(arguments: Sequence[str], prog: str) -> int:
         print_json({**_cost(model), "config": to_json(model.config)})
         return 0
     config, cost = model.config, _cost(model)
-    frontend, patches = config.frontend, config.patches
-    mels, seconds = config.positions.extent
+    frontend, patches, table = config.frontend, config.patches, config.positions
+    mels, seconds = config.extent
     rows = [
         ("model", config.name),
         ("parameters", f"{cost['parameters']:,}"),
@@ -113,7 +114,9 @@ def info(arguments: Sequence[str], prog: str) -> int:
         ),
         ("patches", f"{patches.patch.freq} x {patches.patch.time} (mels x frames)"),
         ("stride", f"{patches.stride.freq} x {patches.stride.time}, rest: {patches.remainder}"),
-        ("positions", f"{type(config.positions).__name__}, {mels:g} mels x {seconds:g} s"),
+        ("made for", f"{mels:g} mels x {seconds:g} s"),
+        ("positions", "none" if table is None else type(table).__name__),
+        *([("fold", str(patches.fold))] if patches.fold is not None else []),
         ("encoder", str(config.encoder)),
         ("pooling", str(config.pooling)),
         *([("CPU kernels", kernels().said)] if isinstance(config.encoder, MambaConfig) else []),

@@ -202,7 +202,7 @@ def look_at(clip: Clip, frontend: FrontendConfig) -> Look:
         length_s=len(samples) / frontend.sample_rate,
         peak=float(samples.abs().max()),
         beyond_s=max(0.0, end_s - info.duration_s),
-        too_short=len(samples) < int(frontend.sample_rate * frontend.window_ms / 1000),
+        too_short=len(samples) < fewest_samples(frontend),
     )
 
 

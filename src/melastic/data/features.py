@@ -12,7 +12,7 @@ from melastic.devices import one_thread
 from melastic.errors import InputError
 from melastic.frontend.audio import duration_s, load_audio
 from melastic.frontend.compress import pool_time
-from melastic.frontend.normalize import Statistics, measure, raw_spectrogram_of
+from melastic.frontend.normalize import Statistics, frames_of, measure, raw_spectrogram_of
 from melastic.patches.view import Pooling, View
 
 OnClip = Callable[[int, int], None]
@@ -119,8 +119,8 @@ class Features:
             else:
                 end_s = clip.end_s if clip.end_s is not None else duration_s(clip.path)
                 seconds = end_s - clip.start_s
-            hop_ms = frontend.hop_ms if self.view.hop_ms is None else self.view.hop_ms
-            whole = 1 + int(max(0.0, seconds * 1000 - frontend.window_ms) / hop_ms)
+            samples = round(seconds * frontend.sample_rate)
+            whole = frames_of(samples, frontend, hop_ms=self.view.hop_ms)
             self._frames[index] = max(1, whole // self.view.pooling.factor)
         return self._frames[index]
 

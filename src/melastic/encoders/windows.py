@@ -156,9 +156,7 @@ class Windows:
         self.count = FreqTime(*(-(-n // side) for n, side in zip(shape, self.side, strict=True)))
         reach = (count * side for count, side in zip(self.count, self.side, strict=True))
         self.beyond = FreqTime(*(full - size for full, size in zip(reach, shape, strict=True)))
-        self.shift = FreqTime(
-            *(window // 2 if shifted and size > window else 0 for size in shape)
-        )
+        self.shift = FreqTime(*(window // 2 if shifted and size > window else 0 for size in shape))
         self.offsets = self._offsets(window)
         self.mask = self._mask(shape)
 
@@ -205,9 +203,7 @@ class Windows:
         return seen | torch.eye(self.length, dtype=torch.bool)
 
 
-def _images(
-    x: Float[Tensor, "tokens dim"], layout: Layout
-) -> list[Float[Tensor, "_ _ _ dim"]]:
+def _images(x: Float[Tensor, "tokens dim"], layout: Layout) -> list[Float[Tensor, "_ _ _ dim"]]:
     """One tensor ``images rows columns dim`` for each run of images of equal shape."""
     sizes = [(count, *shape) for count, shape in layout.images]
     pieces = torch.split(x, [count * rows * columns for count, rows, columns in sizes])

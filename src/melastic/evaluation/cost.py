@@ -2,8 +2,17 @@
 
 from typing import NamedTuple
 
-from melastic.config import AttentionPooling, EncoderConfig, MambaConfig, ModelConfig
-from melastic.patches.grid import FreqTime
+from melastic.config import (
+    AttentionPooling,
+    MambaConfig,
+    ModelConfig,
+    TransformerConfig,
+    WindowConfig,
+)
+from melastic.encoders.windows import Windows
+from melastic.errors import InputError
+from melastic.patches.fold import FoldedGrid
+from melastic.patches.grid import FreqTime, PatchGrid
 
 
 def tokens_of(
@@ -78,16 +87,39 @@ def cost_of(
         InputError: if the clip holds no such patch.
     """
     grid, dim = config.patches.grid(size, patch), config.encoder.dim
+    if kept is not None and kept < grid.num_patches and isinstance(config.encoder, WindowConfig):
+        raise InputError(
+            f"a window encoder reads all {grid.num_patches} patches of a clip, got {kept}; use "
+            "keep=1"
+        )
     tokens = (grid.num_patches if kept is None else kept) + config.pooling.added
-    embed = grid.num_patches * grid.patch.freq * grid.patch.time * dim
+    embed = grid.num_patches * grid.patch.freq * grid.patch.time * config.encoder.embed_dim
     pool = 0
     if isinstance(config.pooling, AttentionPooling):
         pool = 2 * dim * dim + tokens * 2 * dim * dim + 2 * tokens * dim
-    rest = _encoder(config.encoder, tokens) + pool + dim * len(config.labels)
+    if isinstance(config.encoder, WindowConfig):
+        encoder = _windows(config.encoder, grid)
+    else:
+        encoder = _encoder(config.encoder, tokens)
+    rest = encoder + pool + config.head_inputs * len(config.labels)
     return Cost(tokens, embed / 1e9, rest / 1e9)
 
 
-def _encoder(encoder: EncoderConfig, tokens: int) -> int:
+def _windows(encoder: WindowConfig, grid: PatchGrid) -> int:
+    """Multiply-adds of a window encoder for one clip; windows are counted whole."""
+    images, shape, total = grid.images if isinstance(grid, FoldedGrid) else 1, grid.shape, 0
+    for i, (dim, depth) in enumerate(zip(encoder.dims, encoder.depths, strict=True)):
+        if i:
+            shape = FreqTime(shape.freq // 2, shape.time // 2)
+            total += shape.freq * shape.time * 2 * dim * dim
+        matrices = 4 * dim * dim + 2 * dim * int(dim * encoder.mlp_ratio)
+        cut = Windows.of(shape, encoder.windows[i], shifted=False)
+        pairs = cut.count.freq * cut.count.time * cut.length**2
+        total += depth * (shape.freq * shape.time * matrices + 2 * pairs * dim)
+    return images * total
+
+
+def _encoder(encoder: TransformerConfig | MambaConfig, tokens: int) -> int:
     """Multiply-adds of an encoder for one clip.
 
     A scan has three for each channel, number of the state and direction: decay, input, output.

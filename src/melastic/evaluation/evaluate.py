@@ -237,7 +237,7 @@ def _parts(
     frontend, patch = config.frontend, None if view.patch is None else freq_time(view.patch)
     step_ms = view.step_ms(frontend.hop_ms)
     known = [dataset.features.frames(index) for index in dataset.features.kept]
-    usual = max(known) if known else round(config.positions.extent[1] * 1000 / step_ms)
+    usual = max(known) if known else round(config.extent[1] * 1000 / step_ms)
     if dataset.longest is not None:
         usual = min(usual, dataset.longest)
     usual = max(usual, (patch or config.patches.patch).time)

@@ -12,8 +12,12 @@ from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs
 from melastic.frontend.audio import duration_s
 from melastic.frontend.compress import pool_time
-from melastic.frontend.fbank import frame_sizes
-from melastic.frontend.normalize import fixed_frames, normalise, raw_spectrogram_of
+from melastic.frontend.normalize import (
+    fixed_frames,
+    frames_of,
+    normalise,
+    raw_spectrogram_of,
+)
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
 
@@ -47,9 +51,7 @@ def frames_through(samples: int, frontend: FrontendConfig, view: View) -> int:
     Raises:
         InputError: if the frame shift is shorter than a sample.
     """
-    hop_ms = frontend.hop_ms if view.hop_ms is None else view.hop_ms
-    window, hop = frame_sizes(frontend.sample_rate, hop_ms=hop_ms, window_ms=frontend.window_ms)
-    frames = (1 + (samples - window) // hop) // view.pooling.factor if samples >= window else 0
+    frames = frames_of(samples, frontend, hop_ms=view.hop_ms) // view.pooling.factor
     longest = longest_frames(view, frontend)
     fixed = fixed_frames(frontend, view.step_ms(frontend.hop_ms))
     if not frames or fixed is not None:

@@ -163,8 +163,8 @@ def check_views(
     if len(unread) > max_unreadable:
         reason = f"{clips[unread[0]].path}: cannot be read"
         raise too_many_unreadable([reason] * len(unread), max_unreadable)
-    window = int(config.frontend.sample_rate * config.frontend.window_ms / 1000)
-    long_enough = {i: count for i, count in samples.items() if count >= window} or samples
+    fewest = fewest_samples(config.frontend)
+    long_enough = {i: count for i, count in samples.items() if count >= fewest} or samples
     shortest = min(long_enough, key=long_enough.__getitem__)
     for view in views:
         try:

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from melastic.config import FrontendConfig, Level
 from melastic.errors import InputError
-from melastic.frontend.fbank import FLOOR, log_mel
+from melastic.frontend.config import FrontendConfig, Level
+from melastic.frontend.fbank import FLOOR, frame_sizes, log_mel
+from melastic.frontend.slaney import slaney_log_mel
 
 QUIET_DB = 20.0
 """Lowest level that is taken off a clip, above digital silence (dB)."""
@@ -76,15 +77,42 @@ def raw_spectrogram_of(
     *,
     hop_ms: float | None = None,
 ) -> Float[Tensor, "*clips freq time"]:
-    """The same before normalising."""
-    log_mels = log_mel(
-        waveform,
-        sample_rate=config.sample_rate,
-        hop_ms=config.hop_ms if hop_ms is None else hop_ms,
-        window_ms=config.window_ms,
-        num_mels=config.num_mels,
+    """The same before normalising: natural logs of power, whatever the filters."""
+    sizes = {
+        "sample_rate": config.sample_rate,
+        "hop_ms": config.hop_ms if hop_ms is None else hop_ms,
+        "window_ms": config.window_ms,
+        "num_mels": config.num_mels,
+    }
+    slaney = config.slaney
+    log_mels = (
+        log_mel(waveform, **sizes) if slaney is None else slaney_log_mel(waveform, slaney, **sizes)
     )
     return log_mels if config.level is None else level(log_mels, config.level)
+
+
+def frames_of(samples: int, config: FrontendConfig, *, hop_ms: float | None = None) -> int:
+    """Frames of a waveform's spectrogram before normalising; 0 if it is too short for any.
+
+    Args:
+        samples: of the clip, at the front end's rate.
+        config: the front end.
+        hop_ms: frame shift (ms); None: the front end's own.
+
+    Raises:
+        InputError: if the frame shift is shorter than a sample.
+    """
+    hop_ms = config.hop_ms if hop_ms is None else hop_ms
+    window, hop = frame_sizes(config.sample_rate, hop_ms=hop_ms, window_ms=config.window_ms)
+    if config.slaney is not None:
+        return 1 + samples // hop if samples > window // 2 else 0
+    return 1 + (samples - window) // hop if samples >= window else 0
+
+
+def fewest_samples(config: FrontendConfig) -> int:
+    """Samples of the shortest clip that has a frame."""
+    window, _ = frame_sizes(config.sample_rate, hop_ms=config.hop_ms, window_ms=config.window_ms)
+    return window if config.slaney is None else window // 2 + 1
 
 
 def level(

@@ -50,6 +50,8 @@ class Fold:
 class FoldedGrid(PatchGrid):
     """Patches of the images that a clip becomes; ``size`` and ``shape`` are those of one image."""
 
+    frames: int
+    """Frames of the clip."""
     images: int
     """Images of the clip."""
     bands: int
@@ -81,6 +83,7 @@ def folded_grid(size: FreqTime, patch: FreqTime, fold: Fold) -> FoldedGrid:
         size=FreqTime(bands * band.freq, band.time),
         patch=patch,
         stride=patch,
+        frames=size.time,
         images=len(pieces(size.time, fold)),
         bands=bands,
         used=-(-used // patch.time),

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from melastic.config import FactorisedGrid, PatchConfig, PositionConfig
 from melastic.patches.batch import Grid
+from melastic.patches.config import FactorisedGrid, PatchConfig, PositionConfig
+from melastic.patches.fold import FoldedGrid
 from melastic.patches.grid import FreqTime, PatchGrid, count_patches
 from melastic.patches.resize import reading_matrix
 
@@ -62,6 +63,9 @@ def placement(
     """
     if positions is None:
         nowhere = Ruler(0.0, 0.0)
+        if isinstance(grid, FoldedGrid):
+            laid = Grid(grid.images, grid.bands, grid.shape, grid.used)
+            return Placement(grid.shape, grid.frames, nowhere, nowhere, laid)
         return Placement(grid.shape, grid.covered.time, nowhere, nowhere)
     freq = _ruler(positions, patches, grid, 0, unit=1.0, own_unit=1.0)
     time = _ruler(positions, patches, grid, 1, unit=hop_ms, own_unit=own_hop_ms)

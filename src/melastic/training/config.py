@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from melastic.architecture import Architecture
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation
 from melastic.options import several_of
 from melastic.patches.view import View
-from melastic.presets import Architecture, architecture_of
+from melastic.presets import architecture_of
 from melastic.training.curriculum import Draws
 from melastic.training.phases import (
     EXAMPLE,

@@ -17,10 +17,10 @@ from accelerate import Accelerator
 from jaxtyping import Int
 from torch import Tensor
 
+from melastic.architecture import Architecture, model_config
 from melastic.config import ModelConfig
 from melastic.evaluation.cost import Cost, cost_of
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.presets import Architecture, model_config
 
 GRADIENTS = 2
 """Operations of a backward pass in units of the forward pass: the gradient of a product is two

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from melastic.architecture import model_config
 from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
@@ -21,7 +22,7 @@ from melastic.devices import reading_processes
 from melastic.errors import InputError, unknown_name
 from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.presets import PRESETS, model_config
+from melastic.presets import PRESETS
 from melastic.progress import bar, note
 from melastic.randomness import generator
 from melastic.serialize import to_json

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melastic.architecture import position_grid
 from melastic.checkpoints.convert.common import (
     AttentionFacts,
     assemble,
@@ -40,7 +41,6 @@ from melastic.config import (
 )
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, PatchGrid, Size, freq_time
-from melastic.presets import position_grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melastic.architecture import position_grid
 from melastic.checkpoints.convert.ast import read_patches
 from melastic.checkpoints.convert.common import (
     FRONTEND,
@@ -38,7 +39,6 @@ from melastic.config import (
 )
 from melastic.errors import InputError, unknown_name
 from melastic.patches.grid import FreqTime, PatchGrid, freq_time
-from melastic.presets import position_grid
 
 Standing = Place | Literal["none"]
 """Where class tokens stand, if there are any."""

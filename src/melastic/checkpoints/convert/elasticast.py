@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from melastic.architecture import position_grid
 from melastic.checkpoints.convert.common import (
     AttentionFacts,
     assemble,
@@ -32,7 +33,6 @@ from melastic.config import (
 )
 from melastic.errors import InputError, unknown_name
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.presets import position_grid
 
 NAMES = EncoderNames(
     block="blocks.modules_list.{}.",

@@ -11,6 +11,7 @@ clip; each has a position row of its own; heads of the pre-training tasks are le
 
 from dataclasses import dataclass
 
+from melastic.architecture import position_grid
 from melastic.checkpoints.convert.ast import (
     NAMES,
     UNUSED,
@@ -40,7 +41,6 @@ from melastic.config import (
 )
 from melastic.errors import InputError, unknown_name
 from melastic.patches.grid import FreqTime, PatchGrid, freq_time
-from melastic.presets import position_grid
 
 PRETRAINING = ("mask_embed", "cpredlayer.", "gpredlayer.")
 """The mask token, and the heads of the two tasks."""

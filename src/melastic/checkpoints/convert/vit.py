@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from melastic.architecture import position_grid
 from melastic.checkpoints.convert.common import (
     AttentionFacts,
     assemble,
@@ -26,7 +27,6 @@ from melastic.classifier import Classifier
 from melastic.config import ClassTokenPooling, LearnedGrid, ModelConfig, PatchConfig
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, PatchGrid, freq_time
-from melastic.presets import position_grid
 
 UNUSED = ("head.", "head_dist.", "pre_logits.")
 """Classifiers of images."""
