@@ -1,4 +1,4 @@
-"""What a preset fixes and a recipe or a call may change, and the configuration that it stands for."""
+"""What a preset fixes and a recipe or a call may change, and the configuration it stands for."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

@@ -8,31 +8,19 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
-from melastic.config import (
-    ClassTokenPooling,
-    EncoderConfig,
-    MambaConfig,
-    ModelConfig,
-    WindowConfig,
-)
+from melastic.config import ClassTokenPooling, ModelConfig
+from melastic.encoders.build import build_encoder
 from melastic.encoders.mamba import Mamba
-from melastic.encoders.transformer import Transformer
-from melastic.encoders.windows import WindowEncoder
 from melastic.errors import InputError
 from melastic.frontend.audio import load_audio
 from melastic.frontend.normalize import spectrogram_of
+from melastic.inputs import Hops, Spectrograms, checked, one_hop_each, stacked
 from melastic.patches.batch import Layout, TokenBatch, keep_tokens
 from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
 from melastic.patches.position import Placement, PositionTable, placement
-from melastic.patches.view import check_hop
 from melastic.pooling import TokenSemanticPool, build_pool, embedding_of, with_class_tokens
-
-Spectrograms = Sequence[Float[Tensor, "freq _"]] | Float[Tensor, "clips freq time"]
-Hops = float | Sequence[float] | None
-"""A frame shift for all clips, or one for each clip (ms); None: the model's own."""
 
 
 class Prediction(NamedTuple):
@@ -149,9 +137,10 @@ class Classifier(nn.Module):
         kept: Sequence[Int[Tensor, " _"]] | None,
     ) -> tuple[TokenBatch, list[int]]:
         """Tokens behind the encoder, and which clip each stretch of them is."""
-        clips = self._checked(spectrograms)
+        clips = checked(spectrograms, self.config.frontend.num_mels)
         size = self.config.patches.patch if patch is None else freq_time(patch)
-        batch, order = self.tokens(clips, size, self._hops(hop_ms, len(clips)), kept)
+        hops_ms = one_hop_each(hop_ms, len(clips), self.config.frontend.hop_ms)
+        batch, order = self.tokens(clips, size, hops_ms, kept)
         layout = batch.layout
         values = self.encoder(batch.values, layout)
         for _ in range(self.config.encoder.merges):
@@ -197,7 +186,7 @@ class Classifier(nn.Module):
         places = [self.placement(clip.shape[-1], patch, hop) for clip, hop in pairs]
         order = sorted(range(len(clips)), key=lambda i: (places[i].tokens, places[i]))
         groups = [(place, list(run)) for place, run in groupby(order, key=places.__getitem__)]
-        stacks = [_stacked([clips[i] for i in run], place.frames) for place, run in groups]
+        stacks = [stacked([clips[i] for i in run], place.frames) for place, run in groups]
         values = self.patch_embed(stacks, patch)
         if self.positions is not None:
             values = [
@@ -339,35 +328,6 @@ class Classifier(nn.Module):
         layout = batch.layout.extended(len(tokens))
         return TokenBatch(layout.join(values), layout)
 
-    def _checked(self, spectrograms: Spectrograms) -> list[Tensor]:
-        """The clips one by one, after everything that could be wrong with them."""
-        clips = list(spectrograms)
-        if not clips:
-            raise InputError("a batch needs at least one spectrogram, got none")
-        num_mels = self.config.frontend.num_mels
-        for i, clip in enumerate(clips):
-            if clip.ndim != 2 or clip.shape[0] != num_mels or clip.shape[1] < 1:
-                raise InputError(
-                    f"spectrogram {i} must have the shape ({num_mels} mel bins, frames), got "
-                    f"{tuple(clip.shape)}; use melastic.log_mel or model.spectrogram"
-                )
-            if clip.device.type == "cpu" and not torch.isfinite(clip.sum()):
-                raise InputError(
-                    f"spectrogram {i} must be finite, found NaN or infinity; check the audio"
-                )
-        return clips
-
-    def _hops(self, hop_ms: Hops, clips: int) -> list[float]:
-        """A frame shift for each clip."""
-        if hop_ms is None:
-            return [self.config.frontend.hop_ms] * clips
-        hops = list(hop_ms) if isinstance(hop_ms, Sequence) else [hop_ms] * clips
-        if len(hops) != clips:
-            raise InputError(f"hop_ms is one number or one for each of {clips} clips, got {hops}")
-        for hop in hops:
-            check_hop(hop)
-        return hops
-
     def _initialise(self) -> None:
         """Draw linear layers and class tokens as ViT does; biases are zero.
 
@@ -384,19 +344,3 @@ class Classifier(nn.Module):
         for learned in (self.class_tokens, self.class_positions):
             if learned is not None:
                 nn.init.trunc_normal_(learned, std=0.02)
-
-
-def build_encoder(config: EncoderConfig) -> nn.Module:
-    """The encoder that a configuration names, with random weights."""
-    if isinstance(config, WindowConfig):
-        return WindowEncoder(config)
-    return Mamba(config) if isinstance(config, MambaConfig) else Transformer(config)
-
-
-def _stacked(
-    clips: Sequence[Float[Tensor, "freq _"]], frames: int
-) -> Float[Tensor, "_ freq {frames}"]:
-    """Clips cut to, or padded with the mean (0) to, the same number of frames."""
-    if all(clip.shape[1] == frames for clip in clips):
-        return torch.stack(list(clips))
-    return torch.stack([functional.pad(clip, (0, frames - clip.shape[1])) for clip in clips])

@@ -21,6 +21,7 @@ from melastic.data.manifest import Clip, is_file, read_manifest
 from melastic.encoders.attention import variable_length_kernel
 from melastic.errors import InputError
 from melastic.frontend.audio import audio_info, load_audio
+from melastic.frontend.normalize import fewest_samples
 from melastic.native.library import kernels
 from melastic.serialize import to_json
 

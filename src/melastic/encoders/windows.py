@@ -1,7 +1,7 @@
 """Window encoder: attention in small windows of each image, groups with ever fewer tokens.
 
-Source: Swin Transformer (arXiv:2103.14030) as HTS-AT (arXiv:2202.00874) uses it. Stochastic depth is
-    left out: a forward pass draws nothing.
+Source: Swin Transformer (arXiv:2103.14030) as HTS-AT (arXiv:2202.00874) uses it. Stochastic depth
+    is left out: a forward pass draws nothing.
 """
 
 from functools import lru_cache
@@ -31,9 +31,7 @@ class WindowEncoder(nn.Module):
         self.config = config
         kinds = zip(config.dims, config.depths, config.num_heads, config.windows, strict=True)
         self.groups = nn.ModuleList(
-            nn.ModuleList(
-                Block(config, dim, heads, window, shifted=bool(i % 2)) for i in range(depth)
-            )
+            Group(Block(config, dim, heads, window, shifted=bool(i % 2)) for i in range(depth))
             for dim, depth, heads, window in kinds
         )
         self.merges = nn.ModuleList(Merge(dim, config.norm_eps) for dim in config.dims[:-1])
@@ -54,9 +52,20 @@ class WindowEncoder(nn.Module):
         for i, group in enumerate(self.groups):
             if i:
                 x, layout = self.merges[i - 1](x, layout), layout.halved()
-            for block in group:
-                x = block(x, layout)
+            x = group(x, layout)
         return self.norm(x)
+
+
+class Group(nn.ModuleList):
+    """Blocks on the same grid."""
+
+    def forward(
+        self, x: Float[Tensor, "tokens dim"], layout: Layout
+    ) -> Float[Tensor, "tokens dim"]:
+        """Tokens to tokens."""
+        for block in self:
+            x = block(x, layout)
+        return x
 
 
 class Block(nn.Module):
@@ -122,7 +131,7 @@ class WindowAttention(nn.Module):
 
     def _attend(self, qkv: Float[Tensor, "images rows columns _"]) -> Float[Tensor, "tokens dim"]:
         """Attention in the windows of images of equal shape."""
-        images, shape = len(qkv), FreqTime(*qkv.shape[1:3])
+        shape = FreqTime(*qkv.shape[1:3])
         cut = Windows.of(shape, self.window, shifted=self.shifted)
         parts = {"rows": cut.count.freq, "columns": cut.count.time, "h": cut.side.freq}
         padded = functional.pad(qkv, (0, 0, 0, cut.beyond.time, 0, cut.beyond.freq))

@@ -19,6 +19,7 @@ from melastic.errors import InputError
 from melastic.evaluation.evaluate import evaluate_features, kept_patches
 from melastic.evaluation.seen import frames_through, readable_samples
 from melastic.evaluation.sweep_rows import TABLE, Row, open_table, row_of, write_rows
+from melastic.frontend.normalize import fewest_samples
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import Pooling, View, plain_size
 

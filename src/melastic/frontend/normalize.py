@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -78,15 +79,13 @@ def raw_spectrogram_of(
     hop_ms: float | None = None,
 ) -> Float[Tensor, "*clips freq time"]:
     """The same before normalising: natural logs of power, whatever the filters."""
-    sizes = {
-        "sample_rate": config.sample_rate,
-        "hop_ms": config.hop_ms if hop_ms is None else hop_ms,
-        "window_ms": config.window_ms,
-        "num_mels": config.num_mels,
-    }
-    slaney = config.slaney
-    log_mels = (
-        log_mel(waveform, **sizes) if slaney is None else slaney_log_mel(waveform, slaney, **sizes)
+    compute = log_mel if config.slaney is None else partial(slaney_log_mel, config=config.slaney)
+    log_mels = compute(
+        waveform,
+        sample_rate=config.sample_rate,
+        hop_ms=config.hop_ms if hop_ms is None else hop_ms,
+        window_ms=config.window_ms,
+        num_mels=config.num_mels,
     )
     return log_mels if config.level is None else level(log_mels, config.level)
 

@@ -27,8 +27,8 @@ MEL_STEP = math.log(6.4) / 27
 
 def slaney_log_mel(
     waveform: Float[Tensor, "*clips samples"],
-    config: SlaneyMel,
     *,
+    config: SlaneyMel,
     sample_rate: int,
     hop_ms: float,
     window_ms: float,

@@ -35,7 +35,7 @@ class Fold:
     rule: FoldRule = "bands"
     """As many bands as the clip needs, the last one padded with the mean (ours: any length, nothing
     stretched or lost); the clip stretched to all bands, and read in overlapping pieces where it is
-    longer (official); the clip repeated as often as it fits, then stretched (official inference)."""
+    longer (official); the clip repeated as often as it fits, then stretched (official too)."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that give no image."""
@@ -171,7 +171,7 @@ def folded(
 def _stretched(clips: Float[Tensor, "clips freq time"], to: FreqTime) -> Tensor:
     """Time, then frequency, resized bicubically with the outermost cells kept in place."""
     for size in (FreqTime(clips.shape[1], to.time), to):
-        if clips.shape[1:] != size:
+        if tuple(clips.shape[1:]) != tuple(size):
             image = clips[:, None]
             clips = functional.interpolate(image, size, mode="bicubic", align_corners=True)[:, 0]
     return clips

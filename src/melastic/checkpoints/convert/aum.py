@@ -107,7 +107,7 @@ def convert(state: OfficialState, facts: AumFacts) -> Classifier:
     tensors |= {
         "patch_embed.kernel": kernel,
         "patch_embed.bias": patch["patch_embed.bias"],
-        "positions.table": cells.reshape(*config.positions.grid, -1),
+        "positions.table": cells.reshape(*patches.grid(size).shape, -1),
     }
     return assemble(config, tensors | head)
 

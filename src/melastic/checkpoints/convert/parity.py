@@ -82,7 +82,7 @@ def made_up(mels: int, frames: int, clip: int = 0) -> Float[Tensor, "{mels} {fra
 
 def _compare_ast(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
     """Inputs of the shortest and the longest size that has one patch for each position."""
-    config, columns = model.config, model.config.positions.grid.time
+    config, columns = model.config, _grid(model).time
     patch, stride = config.patches.patch.time, config.patches.stride.time
     shortest = (columns - 1) * stride + patch
     for frames in sorted({shortest, shortest + stride - 1}):
@@ -101,7 +101,7 @@ def _compare_ast(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
 
 def _compare_flexiast(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
     """One input, cut into patches of several sizes."""
-    config, own, grid = model.config, model.config.patches.patch, model.config.positions.grid
+    config, own, grid = model.config, model.config.patches.patch, _grid(model)
     x = made_up(config.frontend.num_mels, grid.time * own.time)[None]
     for quarters in QUARTERS:
         patch = FreqTime(*(max(1, n * part // 4) for n, part in zip(own, quarters, strict=True)))
@@ -112,7 +112,7 @@ def _compare_flexiast(model: Classifier, tensors: Tensors) -> Iterator[Compariso
 
 def _compare_elasticast(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
     """Clips of several lengths in one call, packed in long rows and in short ones."""
-    config, patch, grid = model.config, model.config.patches.patch, model.config.positions.grid
+    config, patch, grid = model.config, model.config.patches.patch, _grid(model)
     counts = (grid.time, max(1, grid.time // 2), min(3, grid.time), 1, max(1, grid.time // 5))
     mels = config.frontend.num_mels
     clips = [made_up(mels, count * patch.time, clip) for clip, count in enumerate(counts)]
@@ -131,7 +131,7 @@ def _compare_elasticast(model: Classifier, tensors: Tensors) -> Iterator[Compari
 
 def _compare_aum(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
     """Two clips in patches of the model's own size, and one in patches of several sizes."""
-    config, patches, grid = model.config, model.config.patches, model.config.positions.grid
+    config, patches, grid = model.config, model.config.patches, _grid(model)
     pooling, mels = config.pooling, config.frontend.num_mels
     place = pooling.place if isinstance(pooling, ClassTokenPooling) else "none"
     frames = (grid.time - 1) * patches.stride.time + patches.patch.time
@@ -147,6 +147,12 @@ def _compare_aum(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
         if cut.num_patches <= SCANNED or patch == patches.patch:
             official = aum_logits(tensors, x, grid, patch, cut.stride, place)
             yield _comparison(name, official, model(x, patch))
+
+
+def _grid(model: Classifier) -> FreqTime:
+    """Cells of the position table; none where there is no table."""
+    positions = model.config.positions
+    return FreqTime(0, 0) if positions is None else positions.grid
 
 
 def _heads(model: Classifier) -> int:

@@ -96,7 +96,7 @@ def _read_off(model: Classifier) -> dict[str, Any]:
         "num_classes": len(model.labels),
         "patch": list(config.patches.patch),
         "stride": list(config.patches.stride),
-        "positions": list(config.positions.grid),
+        **({} if config.positions is None else {"positions": list(config.positions.grid)}),
         **{name: encoder[name] for name in usual if name in encoder},
         "learned_tokens": config.pooling.added,
         **({"class_token": _standing(model)} if isinstance(config.encoder, MambaConfig) else {}),

@@ -66,13 +66,14 @@ def convert(state: OfficialState, facts: VimFacts) -> Classifier:
     own = FreqTime(*kernel.shape[1:])
     stride = own if facts.stride is None else freq_time(facts.stride)
     size = freq_time(facts.input_size)
+    patches = PatchConfig(patch=own, stride=stride, remainder="crop")
     config = model_config(
         state,
         facts,
         labels=read_labels(facts, None),
         size=size,
         frames=facts.fixed_frames,
-        patches=PatchConfig(patch=own, stride=stride, remainder="crop"),
+        patches=patches,
         encoder=encoder,
         place=place,
     )
@@ -84,7 +85,7 @@ def convert(state: OfficialState, facts: VimFacts) -> Classifier:
     tensors |= {
         "patch_embed.kernel": kernel,
         "patch_embed.bias": patch["patch_embed.bias"],
-        "positions.table": fit_positions(square(cells), config.positions.grid),
+        "positions.table": fit_positions(square(cells), patches.grid(size).shape),
     }
     return assemble(config, tensors | new_head(config))
 
