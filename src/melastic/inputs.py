@@ -1,0 +1,71 @@
+"""What a classifier is called with: one form of it, after everything that could be wrong."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from melastic.errors import InputError
+from melastic.patches.view import check_hop
+
+Spectrograms = Sequence[Float[Tensor, "freq _"]] | Float[Tensor, "clips freq time"]
+Hops = float | Sequence[float] | None
+"""A frame shift for all clips, or one for each clip (ms); None: the model's own."""
+
+
+def checked(spectrograms: Spectrograms, num_mels: int) -> list[Float[Tensor, "freq _"]]:
+    """The clips one by one.
+
+    Args:
+        spectrograms: of all clips.
+        num_mels: mel bins that each must have.
+
+    Raises:
+        InputError: if there are none, or one has another shape or is not finite.
+    """
+    clips = list(spectrograms)
+    if not clips:
+        raise InputError("a batch needs at least one spectrogram, got none")
+    for i, clip in enumerate(clips):
+        if clip.ndim != 2 or clip.shape[0] != num_mels or clip.shape[1] < 1:
+            raise InputError(
+                f"spectrogram {i} must have the shape ({num_mels} mel bins, frames), got "
+                f"{tuple(clip.shape)}; use melastic.log_mel or model.spectrogram"
+            )
+        if clip.device.type == "cpu" and not torch.isfinite(clip.sum()):
+            raise InputError(
+                f"spectrogram {i} must be finite, found NaN or infinity; check the audio"
+            )
+    return clips
+
+
+def one_hop_each(hop_ms: Hops, clips: int, own_ms: float) -> list[float]:
+    """A frame shift for each clip (ms).
+
+    Args:
+        hop_ms: one for all, or one for each; None: the model's own.
+        clips: how many there are.
+        own_ms: the model's own (ms).
+
+    Raises:
+        InputError: if there are more or fewer, or one is not positive.
+    """
+    if hop_ms is None:
+        return [own_ms] * clips
+    hops = list(hop_ms) if isinstance(hop_ms, Sequence) else [hop_ms] * clips
+    if len(hops) != clips:
+        raise InputError(f"hop_ms is one number or one for each of {clips} clips, got {hops}")
+    for hop in hops:
+        check_hop(hop)
+    return hops
+
+
+def stacked(
+    clips: Sequence[Float[Tensor, "freq _"]], frames: int
+) -> Float[Tensor, "_ freq {frames}"]:
+    """Clips cut to, or padded with the mean (0) to, the same number of frames."""
+    if all(clip.shape[1] == frames for clip in clips):
+        return torch.stack(list(clips))
+    return torch.stack([functional.pad(clip, (0, frames - clip.shape[1])) for clip in clips])
