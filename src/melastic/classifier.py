@@ -20,7 +20,13 @@ from melastic.patches.batch import Layout, TokenBatch, keep_tokens
 from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
 from melastic.patches.position import Placement, PositionTable, placement
-from melastic.pooling import TokenSemanticPool, build_pool, embedding_of, with_class_tokens
+from melastic.pooling import (
+    MeanPool,
+    TokenSemanticPool,
+    build_pool,
+    embedding_of,
+    with_class_tokens,
+)
 
 
 class Prediction(NamedTuple):
@@ -116,17 +122,18 @@ class Classifier(nn.Module):
             hop_ms: frame shift of the spectrograms (ms); None: the model's own.
 
         Raises:
-            InputError: if the model has no evidence over time, or a clip cannot be read.
+            InputError: if the model does not fold clips, or a clip has no single line of time.
 
         Source: HTS-AT (arXiv:2202.00874), the token-semantic module.
         """
-        if not isinstance(self.pool, TokenSemanticPool):
+        pool = self.pool
+        if self.config.patches.fold is None or not isinstance(pool, MeanPool | TokenSemanticPool):
             raise InputError(
-                "classes over time need a token-semantic pooling, this model has "
-                f"{type(self.config.pooling).__name__}; use a model such as htsat-tiny"
+                "classes over time need folded clips and a window encoder, this model has "
+                f"{type(self.config.encoder).__name__}; use a model such as htsat-tiny"
             )
         encoded, order = self._encoded(spectrograms, patch, hop_ms, None)
-        found = self.pool.frames(*encoded)
+        found = pool.frames(*encoded)
         return [self.head(found[order.index(i)]) for i in range(len(order))]
 
     def _encoded(

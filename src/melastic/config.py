@@ -199,16 +199,26 @@ class ModelConfig:
             raise InputError(
                 f"a patch spans at most the {mels} mel bins, got {bins}; try {mels} or fewer"
             )
-        folded = None if self.patches.fold is None else self.patches.fold.merges
-        if isinstance(self.encoder, WindowConfig) != (folded is not None) or (
-            folded is not None and folded != self.encoder.merges
-        ):
-            raise InputError(
-                "a window encoder, and no other, reads folded spectrograms with as many merges, "
-                f"got {type(self.encoder).__name__} and fold {self.patches.fold}"
-            )
+        self._check_fold()
         if not self.labels:
             raise InputError("a classifier needs at least one label, got none")
         if len(set(self.labels)) < len(self.labels):
             twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
             raise InputError(f"labels must differ, {', '.join(twice[:3])} is there twice")
+
+    def _check_fold(self) -> None:
+        """Refuse folded spectrograms where no encoder attends in windows of them."""
+        encoder, pooling = self.encoder, self.pooling
+        folded = None if self.patches.fold is None else self.patches.fold.merges
+        if folded != (encoder.merges if isinstance(encoder, WindowConfig) else None):
+            raise InputError(
+                "a window encoder, and no other, reads folded spectrograms with as many merges, "
+                f"got {type(encoder).__name__} and fold {self.patches.fold}"
+            )
+        semantic = isinstance(pooling, TokenSemanticPooling)
+        if semantic if folded is None else not (semantic or pooling == MeanPooling()):
+            raise InputError(
+                "a window encoder is pooled by its steps in time (token-semantic) or by the mean, "
+                f"and no other by such steps, got {type(encoder).__name__} and "
+                f"{type(pooling).__name__}"
+            )

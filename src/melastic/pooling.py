@@ -65,7 +65,7 @@ class ClassTokenPool(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """The mean of each clip's tokens, leading ones left out."""
+    """The mean of each clip's tokens: leading ones, and those beyond the clip, are left out."""
 
     def __init__(self, config: MeanPooling) -> None:
         """Remember how many lead."""
@@ -74,7 +74,19 @@ class MeanPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "tokens dim"], layout: Layout) -> Float[Tensor, "clips dim"]:
         """One vector for each clip."""
+        if layout.grids:
+            return torch.cat([steps.mean((1, 2, 3)) for _, steps in steps_of(x, layout)])
         return torch.cat([clips[:, self.leading :].mean(1) for clips in layout.split(x)])
+
+    def frames(
+        self, x: Float[Tensor, "tokens dim"], layout: Layout
+    ) -> list[Float[Tensor, "_ dim"]]:
+        """One vector for each step in time of each folded clip.
+
+        Raises:
+            InputError: if a clip has no single line of time.
+        """
+        return [step for grid, steps in steps_of(x, layout) for step in _line(grid, steps).mean(2)]
 
 
 class TokenSemanticPool(nn.Module):
@@ -93,45 +105,30 @@ class TokenSemanticPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "tokens dim"], layout: Layout) -> Float[Tensor, "clips _"]:
         """One vector for each clip."""
-        return torch.cat([self._mean(steps) for _, steps in self.steps(x, layout)])
+        return torch.cat([self._mean(self._fitted(steps)) for _, steps in steps_of(x, layout)])
 
     def frames(self, x: Float[Tensor, "tokens dim"], layout: Layout) -> list[Float[Tensor, "_ _"]]:
-        """One vector for each step in time of each clip, ``steps values``.
+        """One vector for each step in time of each clip.
 
         Raises:
-            InputError: if a clip is read in several pieces, which overlap.
+            InputError: if a clip has no single line of time.
         """
         found: list[Tensor] = []
-        for grid, steps in self.steps(x, layout):
-            if grid.images > 1:
-                raise InputError(
-                    "a clip that is read in overlapping pieces has no single line of time; use "
-                    "the fold rule 'bands', or a shorter clip"
-                )
-            around = functional.pad(steps[:, 0], (0, 0, 0, 0, 1, 1)).unfold(1, TAPS, 1)
+        for grid, steps in steps_of(x, layout):
+            line = self._fitted(_line(grid, steps)[:, None])[:, 0]
+            around = functional.pad(line, (0, 0, 0, 0, 1, 1)).unfold(1, TAPS, 1)
             found += rearrange(around, "clips time rows dim taps -> clips time (dim rows taps)")
         return found
 
-    def steps(
-        self, x: Float[Tensor, "tokens dim"], layout: Layout
-    ) -> list[tuple[Grid, Float[Tensor, "_ _ _ _ dim"]]]:
-        """For each run of equal grids: the grid, and ``clips images time rows dim``.
-
-        Steps in which nothing of the clip lies are left out; rows are averaged, or repeated, to as
-        many as the head weighs.
-        """
-        runs = [(grid, len(list(run))) for grid, run in groupby(layout.grids)]
-        sizes = [clips * grid.images * math.prod(grid.shape) for grid, clips in runs]
-        found = []
-        for (grid, clips), piece in zip(runs, x.split(sizes), strict=True):
-            lay = "(clips images bands rows time) dim -> clips images (bands time) dim rows"
-            known = {"clips": clips, "images": grid.images, "bands": grid.bands}
-            steps = rearrange(piece, lay, **known, time=grid.shape.time)[:, :, : grid.used]
-            if steps.shape[-1] != self.rows:
-                flat = functional.adaptive_avg_pool1d(steps.flatten(0, 2), self.rows)
-                steps = flat.unflatten(0, steps.shape[:3])
-            found.append((grid, steps.transpose(3, 4)))
-        return found
+    def _fitted(
+        self, steps: Float[Tensor, "clips images time _ dim"]
+    ) -> Float[Tensor, "clips images time rows dim"]:
+        """Rows averaged, or repeated, to as many as the head weighs."""
+        if steps.shape[3] == self.rows:
+            return steps
+        flat = steps.flatten(0, 2).transpose(1, 2)
+        fitted = functional.adaptive_avg_pool1d(flat, self.rows).transpose(1, 2)
+        return fitted.unflatten(0, steps.shape[:3])
 
     @staticmethod
     def _mean(steps: Float[Tensor, "clips images time rows dim"]) -> Float[Tensor, "clips _"]:
@@ -140,6 +137,36 @@ class TokenSemanticPool(nn.Module):
         taps = torch.stack([total - steps[:, :, -1], total, total - steps[:, :, 0]], dim=-1)
         mean = taps.mean(1) / steps.shape[2]
         return rearrange(mean, "clips rows dim taps -> clips (dim rows taps)")
+
+
+def steps_of(
+    x: Float[Tensor, "tokens dim"], layout: Layout
+) -> list[tuple[Grid, Float[Tensor, "clips images time rows dim"]]]:
+    """For each run of equal grids of folded clips: the grid, and its tokens in order of time.
+
+    Columns in which nothing of the clip lies are left out.
+    """
+    runs = [(grid, len(list(run))) for grid, run in groupby(layout.grids)]
+    sizes = [clips * grid.images * math.prod(grid.shape) for grid, clips in runs]
+    found = []
+    for (grid, clips), piece in zip(runs, x.split(sizes), strict=True):
+        lay = "(clips images bands rows time) dim -> clips images (bands time) rows dim"
+        known = {"clips": clips, "images": grid.images, "bands": grid.bands}
+        steps = rearrange(piece, lay, **known, time=grid.shape.time)
+        found.append((grid, steps[:, :, : grid.used]))
+    return found
+
+
+def _line(
+    grid: Grid, steps: Float[Tensor, "clips images time rows dim"]
+) -> Float[Tensor, "clips time rows dim"]:
+    """The steps of clips that are one image each."""
+    if grid.images > 1:
+        raise InputError(
+            "a clip that is read in overlapping pieces has no single line of time; use the fold "
+            "rule 'bands', or a shorter clip"
+        )
+    return steps[:, 0]
 
 
 def embedding_of(

@@ -11,6 +11,7 @@ from melastic.checkpoints.convert import (
     elasticast,
     flexiast,
     hf_ast,
+    htsat,
     ssast,
     vim,
     vit,
@@ -29,6 +30,7 @@ ORIGINS: dict[str, Callable[[OfficialState, Any], Classifier]] = {
     "ssast": ssast.convert,
     "aum": aum.convert,
     "vim": vim.convert,
+    "htsat": htsat.convert,
 }
 """Where weights come from, and what reads them. Its second parameter says which facts it takes."""
 
@@ -49,14 +51,17 @@ def from_official(state_dict: Mapping[str, Any], *, origin: str, **facts: Any) -
             with ``patch=`` for other patch sizes), ``"elasticast"`` (clips of any length, best a
             multiple of the patch), ``"ssast"`` (fine-tuned; or, from a file of pre-training, a
             start whose head is new), ``"aum"`` (Audio Mamba, in whichever directions), ``"vim"``
-            (Vision Mamba's ImageNet weights, as a start for an Audio Mamba).
+            (Vision Mamba's ImageNet weights, as a start for an Audio Mamba), ``"htsat"``
+            (RetroCirce/HTS-Audio-Transformer, whose spectrograms are log-mels in dB).
         **facts: what the file does not hold. For every origin:
 
             ``labels``: names of the classes; default "0", "1", ….
             ``num_classes``: their number; where the head is new this or ``labels`` is needed.
             ``task``: "single-label" (default), or "multi-label" for weights such as AudioSet's.
-            ``num_heads``: attention heads; default width / 64 (not aum, vim).
-            ``sample_rate`` (Hz), ``hop_ms`` (ms), ``mean``, ``std``: front end; default AudioSet's.
+            ``num_heads``: attention heads; default width / 64 (not aum, vim); for htsat those of
+            each group, which are read off.
+            ``sample_rate`` (Hz), ``hop_ms`` (ms), ``mean``, ``std``: front end; default AudioSet's
+            (htsat: 32 kHz, decibels).
             ``input_size``: (mel bins, frames) that the positions were learned on (ast, hf-ast,
             flexiast, fine-tuned ssast; needed. aum; default 128 mel bins and the frames that they
             fill), or shall cover (vit, vim, default (128, 1024); pre-trained ssast, default its
@@ -74,6 +79,10 @@ def from_official(state_dict: Mapping[str, Any], *, origin: str, **facts: Any) -
             square, or what ``input_size`` says).
             ``class_token``: where it stands (aum, vim): "first", "middle" (default), "last", "both"
             (one at each end) or "none" (the mean of all tokens); the last two are read off.
+            ``spec_size``: side of the image (htsat; default read off the masks, or 256);
+            ``window_size`` and ``num_mels`` are read off; ``low_hz``, ``high_hz`` of the mel
+            filters (default 50 and 14000); ``fold``: what becomes of clips of other lengths:
+            "stretch" (default, official), "tile" (official inference) or "bands" (ours).
 
     Raises:
         InputError: if the origin or a fact is unknown, a fact is missing or contradicted, or

@@ -14,8 +14,9 @@ from melastic.errors import InputError
 
 WRAPPERS = ("model", "state_dict", "model_state")
 """Keys under which training scripts put the state dict beside other things."""
-PARALLEL = "module."
-"""What ``nn.DataParallel`` and ``accelerate`` put in front of every name."""
+PREFIXES = ("module.", "sed_model.")
+"""What ``nn.DataParallel`` and ``accelerate``, and HTS-AT's Lightning module, put in front of every
+name."""
 
 
 class OfficialState:
@@ -67,6 +68,10 @@ class OfficialState:
             raise InputError(f"{official} is not finite; the weights are damaged, fetch them again")
         return value
 
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor that is still there; None if it is not."""
+        return tuple(self._left[name].shape) if name in self._left else None
+
     def take_linear(
         self, name: str, ours: str, rows: int | None, *columns: int | None
     ) -> dict[str, Tensor]:
@@ -74,9 +79,14 @@ class OfficialState:
         weight = self.take(f"{name}.weight", rows, *columns)
         return {f"{ours}.weight": weight, f"{ours}.bias": self.take(f"{name}.bias", len(weight))}
 
-    def drop(self, *prefixes: str) -> None:
-        """Leave out tensors that the official forward pass does not use."""
-        found = [name for name in self._left if name.startswith(prefixes)]
+    def drop(self, *prefixes: str, ending: tuple[str, ...] = ()) -> None:
+        """Leave out tensors that the official forward pass does not use, or that follow from sizes.
+
+        Args:
+            *prefixes: how the names of some begin.
+            ending: how the names of others end.
+        """
+        found = [n for n in self._left if n.startswith(prefixes) or n.endswith(ending)]
         self._left = {name: value for name, value in self._left.items() if name not in found}
         self.dropped += found
 
@@ -122,8 +132,10 @@ def official_tensors(state_dict: Any) -> tuple[dict[str, Tensor], str]:
                 f"a state dict maps names to tensors, {name!r} holds a "
                 f"{type(value).__name__}; pass only the model's state dict"
             )
-    parallel = bool(tensors) and all(name.startswith(PARALLEL) for name in tensors)
-    prefix = PARALLEL if parallel else ""
+    prefix = ""
+    for more in PREFIXES:
+        if tensors and all(name.startswith(prefix + more) for name in tensors):
+            prefix += more
     return {name.removeprefix(prefix): value for name, value in tensors.items()}, prefix
 
 
@@ -205,7 +217,7 @@ def take_encoder(
         dim=dim,
         depth=depth,
         num_heads=read_heads(dim, num_heads),
-        mlp_ratio=_ratio(hidden, dim),
+        mlp_ratio=read_ratio(hidden, dim),
         norm_eps=norm_eps,
     )
     return config, ours
@@ -225,7 +237,7 @@ def read_heads(dim: int, num_heads: int | None) -> int:
     return dim // 64 if num_heads is None else num_heads
 
 
-def _ratio(hidden: int, dim: int) -> float:
+def read_ratio(hidden: int, dim: int) -> float:
     """The quotient, nudged up where rounding would make the hidden layer one unit narrower."""
     ratio = hidden / dim
     return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
