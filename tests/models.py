@@ -40,6 +40,24 @@ def mamba(variant="fo-bi", **overrides):
     return melastic.create_model("aum-tiny", num_classes=5, **settings)
 
 
+def windows(pooling="token-semantic", **overrides):
+    settings = {
+        "dim": 12,
+        "depths": (2, 2, 1),
+        "num_heads": 2,
+        "window": 3,
+        "patch": (4, 4),
+        "bands": 2,
+        "input_size": (MELS, 60),
+        "pooling": pooling,
+        "mel": "kaldi",
+        "window_ms": 25.0,
+        "sample_rate": 16_000,
+        **overrides,
+    }
+    return melastic.create_model("htsat-nano", num_classes=5, **settings)
+
+
 def every_model():
     """Name and maker of each combination of encoder, pooling, patches and positions."""
     for pooling, patch, positions in COMBINATIONS:
@@ -55,6 +73,9 @@ def every_model():
     for patch, stride in PATCHES[1:]:
         parts = {"patch": patch, "stride": stride, "positions": "factorised", "reading": "place"}
         yield f"fo-bi-{patch[0]}x{patch[1]}", lambda parts=parts: mamba(**parts)
+    for pooling, patch in itertools.product(("token-semantic", "mean"), ((4, 4), (8, 2))):
+        parts = {"pooling": pooling, "patch": patch}
+        yield f"windows-{pooling}-{patch[0]}x{patch[1]}", lambda parts=parts: windows(**parts)
 
 
 MODELS = dict(every_model())

@@ -16,6 +16,7 @@ from melastic.checkpoints.convert.official import (
     hf_as_ast,
 )
 from melastic.checkpoints.convert.official_aum import aum_logits
+from melastic.checkpoints.convert.official_htsat import htsat_logits
 from melastic.checkpoints.convert.tensors import official_tensors
 from melastic.classifier import Classifier
 from melastic.config import ClassTokenPooling, MeanPooling, TransformerConfig
@@ -64,6 +65,8 @@ def compare(model: Classifier, state_dict: Any, origin: str) -> list[Comparison]
         return list(_compare_elasticast(model, tensors))
     if origin == "aum":
         return list(_compare_aum(model, tensors))
+    if origin == "htsat":
+        return list(_compare_htsat(model, tensors))
     if origin == "hf-ast":
         return list(_compare_ast(model, hf_as_ast(tensors)))
     if origin in ("ast", "ssast") and "mlp_head.1.weight" in tensors:
@@ -147,6 +150,26 @@ def _compare_aum(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
         if cut.num_patches <= SCANNED or patch == patches.patch:
             official = aum_logits(tensors, x, grid, patch, cut.stride, place)
             yield _comparison(name, official, model(x, patch))
+
+
+def _compare_htsat(model: Classifier, tensors: Tensors) -> Iterator[Comparison]:
+    """Clips that fill the image, are stretched or repeated to it, or are longer; in decibels.
+
+    Our own rule has no official counterpart but for clips that fill all bands exactly.
+    """
+    fold, mels = model.config.patches.fold, model.config.frontend.num_mels
+    if fold is None:
+        return
+    full = fold.frames * fold.bands
+    lengths = {
+        "bands": (full,),
+        "tile": (full, full // 4),
+        "stretch": (full, full // 4, 3 * full // 2),
+    }
+    for frames in lengths[fold.rule]:
+        x = 20 * torch.stack([made_up(mels, frames, clip) for clip in range(2)]) - 30
+        official = htsat_logits(tensors, x, fold.frames, fold.rule)
+        yield _comparison(f"{_size(x)}, 2 clips", official, model(x))
 
 
 def _grid(model: Classifier) -> FreqTime:

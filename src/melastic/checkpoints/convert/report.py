@@ -10,7 +10,7 @@ from melastic.checkpoints.convert.common import Facts
 from melastic.checkpoints.convert.parity import LIMIT, Comparison, compare
 from melastic.checkpoints.convert.tensors import OfficialState
 from melastic.classifier import Classifier
-from melastic.config import ClassTokenPooling, MambaConfig
+from melastic.config import ClassTokenPooling, MambaConfig, ModelConfig, WindowConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def _read_off(model: Classifier) -> dict[str, Any]:
     """What a file says about its model, by the names of facts where there are such."""
     config = model.config
     encoder = dataclasses.asdict(config.encoder)
-    usual = ("dim", "depth", "num_heads", "mlp_ratio", "variant", "state")
+    usual = ("dim", "depth", "depths", "num_heads", "mlp_ratio", "variant", "state")
     return {
         "num_classes": len(model.labels),
         "patch": list(config.patches.patch),
@@ -100,6 +100,19 @@ def _read_off(model: Classifier) -> dict[str, Any]:
         **{name: encoder[name] for name in usual if name in encoder},
         "learned_tokens": config.pooling.added,
         **({"class_token": _standing(model)} if isinstance(config.encoder, MambaConfig) else {}),
+        **_image(config),
+    }
+
+
+def _image(config: ModelConfig) -> dict[str, Any]:
+    """The image that clips are folded into, and its windows; nothing where they are not."""
+    if config.patches.fold is None or not isinstance(config.encoder, WindowConfig):
+        return {}
+    return {
+        "spec_size": config.patches.fold.frames,
+        "num_mels": config.frontend.num_mels,
+        "window_size": max(config.encoder.windows),
+        "fold": config.patches.fold.rule,
     }
 
 
