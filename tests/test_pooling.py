@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.testing import assert_close
 
 import melastic
@@ -12,7 +13,7 @@ from melastic.config import MeanPooling
 from melastic.errors import InputError
 from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime
-from tests.models import MELS, small
+from tests.models import MELS, small, windows
 
 
 def led(leading):
@@ -54,3 +55,47 @@ def test_tokens_in_front_are_counted_and_saved(tmp_path):
 def test_other_counts_are_refused(leading):
     with pytest.raises(InputError, match="lead a clip"):
         MeanPooling(leading=leading)
+
+
+@pytest.mark.parametrize("pooling", ["token-semantic", "mean"])
+def test_the_classes_over_time_average_to_those_of_the_clip(pooling):
+    model, clips = windows(pooling), [torch.randn(MELS, frames) for frames in (40, 7, 200, 40)]
+    steps = model.frames(clips)
+    assert_close(torch.stack([step.mean(0) for step in steps]), model(clips), atol=2e-6, rtol=1e-5)
+    assert [len(step) for step in steps] == [-(-clip.shape[1] // 16) for clip in clips]
+
+
+def test_a_convolution_over_the_last_map_is_what_the_head_weighs():
+    model, clip = windows(), torch.randn(MELS, 30)
+    encoded, _ = model._encoded([clip], None, None, None)
+    grid = encoded.layout.grids[0]
+    steps = encoded.values.unflatten(0, grid.shape)[:, : grid.used]
+    weight = model.head.linear.weight.unflatten(1, (model.config.encoder.dim, 2, 3))
+    line = steps.permute(2, 0, 1)[None]
+    evidence = functional.conv2d(line, weight, model.head.linear.bias, padding=(0, 1))[0, :, 0]
+    assert_close(model.frames([clip])[0], evidence.T, atol=2e-6, rtol=1e-5)
+
+
+def test_what_lies_beyond_a_clip_is_seen_by_nobody():
+    model = windows(depths=(1, 1, 1), window=2)
+    clip = torch.randn(MELS, 40)
+    assert_close(model([clip])[0], model([clip, torch.randn(MELS, 100)])[0])
+    assert model.frames([clip])[0].shape == (3, 5)
+
+
+def test_only_folded_clips_have_classes_over_time():
+    with pytest.raises(InputError, match="use a model such as htsat-tiny"):
+        small().frames([torch.randn(MELS, 40)])
+
+
+@pytest.mark.parametrize("pooling", ["class", "attention"])
+def test_windows_have_no_class_token_and_no_query(pooling):
+    with pytest.raises(InputError, match="pooled by its steps in time"):
+        windows(pooling)
+
+
+def test_nothing_but_windows_has_steps():
+    with pytest.raises(InputError, match="no other by such steps"):
+        small("token-semantic")
+    with pytest.raises(InputError, match="use keep=1"):
+        windows()([torch.randn(MELS, 40)], kept=[torch.arange(3)])

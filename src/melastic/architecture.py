@@ -130,7 +130,7 @@ def model_config(
             num_mels=size.freq,
             hop_ms=architecture.hop_ms,
             window_ms=architecture.window_ms,
-            slaney=SlaneyMel() if architecture.mel == "slaney" else None,
+            slaney=_slaney(architecture),
             level=architecture.level,
             **statistics,
         ),
@@ -159,6 +159,15 @@ def position_grid(
         **rules: further fields of the table.
     """
     return table(grid=shape, cell_mels=float(stride.freq), cell_ms=stride.time * hop_ms, **rules)
+
+
+def _slaney(architecture: Architecture) -> SlaneyMel | None:
+    """Filters of librosa where they are wanted, none of them above half the sample rate."""
+    if architecture.mel == "kaldi":
+        return None
+    if architecture.mel != "slaney":
+        raise unknown_name("mel", str(architecture.mel), ("kaldi", "slaney"))
+    return SlaneyMel(high_hz=min(SlaneyMel().high_hz, architecture.sample_rate / 2))
 
 
 def _fold(architecture: Architecture) -> Fold:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from melastic.checkpoints.store import read_json
 from melastic.errors import unknown_name
-from melastic.recipes import esc50, flexible, fsdd, keywords, mamba, sounds
+from melastic.recipes import esc50, flexible, fsdd, keywords, mamba, sounds, windows
 from melastic.serialize import from_json
 from melastic.training.config import TrainConfig
 
@@ -21,6 +21,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "asc-elasticast": flexible.asc_elasticast,
     "asc-melastic": flexible.asc_melastic,
     "asc-aum": mamba.asc_aum,
+    "asc-htsat": windows.asc_htsat,
     "fsdd-aum": mamba.fsdd_aum,
     "esc50": esc50.esc50,
     "esc50-aum": mamba.esc50_aum,
