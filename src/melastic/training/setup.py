@@ -149,12 +149,18 @@ def build_model(
 def check_views(
     config: TrainConfig, model: Classifier, features: Features, left_out: Container[int]
 ) -> None:
-    """Refuse views under which some training clip has no patch.
+    """Refuse views under which some training clip has no patch, or that the encoder cannot read.
 
     Raises:
         InputError: naming the sizes.
     """
     frontend, draws, view = model.config.frontend, config.draws, config.view
+    least = view.keep if draws.keep is None else min(view.keep, *draws.keep)
+    if model.config.patches.fold is not None and least < 1:
+        raise InputError(
+            f"a window encoder reads all patches of a clip, got a share of {least:g}; leave "
+            "view.keep and draws.keep out"
+        )
     read = [features.frames(i) for i in range(len(features.clips)) if i not in left_out]
     if not read:
         raise InputError("training needs clips, none can be read; mend the manifest")
