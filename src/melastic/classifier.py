@@ -15,6 +15,7 @@ from melastic.encoders.mamba import Mamba
 from melastic.errors import InputError
 from melastic.frontend.audio import load_audio
 from melastic.frontend.normalize import spectrogram_of
+from melastic.head import Head
 from melastic.inputs import Hops, Spectrograms, checked, one_hop_each, stacked
 from melastic.patches.batch import Layout, TokenBatch, keep_tokens
 from melastic.patches.embed import PatchEmbed
@@ -35,20 +36,6 @@ class Prediction(NamedTuple):
     label: str
     score: float
     """In [0, 1]: softmax over classes, or a sigmoid for each class of a multi-label model."""
-
-
-class Head(nn.Module):
-    """LayerNorm, if there is one, and a linear layer: vectors to logits."""
-
-    def __init__(self, dim: int, num_classes: int, norm_eps: float | None) -> None:
-        """Make a head with random weights."""
-        super().__init__()
-        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(dim, eps=norm_eps)
-        self.linear = nn.Linear(dim, num_classes)
-
-    def forward(self, x: Float[Tensor, "clips dim"]) -> Float[Tensor, "clips classes"]:
-        """Vectors to logits."""
-        return self.linear(self.norm(x))
 
 
 class Classifier(nn.Module):

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from melastic.checkpoints.store import check_state
-from melastic.classifier import Classifier, Head
+from melastic.classifier import Classifier
 from melastic.config import FrontendConfig, ModelConfig
 from melastic.errors import InputError, unknown_name
+from melastic.head import Head
 
 TASKS: tuple[Literal["single-label"], Literal["multi-label"]] = ("single-label", "multi-label")
 FRONTEND = FrontendConfig()

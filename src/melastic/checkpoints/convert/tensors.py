@@ -83,8 +83,8 @@ class OfficialState:
         """Leave out tensors that the official forward pass does not use, or that follow from sizes.
 
         Args:
-            *prefixes: how the names of some begin.
-            ending: how the names of others end.
+            ending: how the names of some end.
+            *prefixes: how the names of others begin.
         """
         found = [n for n in self._left if n.startswith(prefixes) or n.endswith(ending)]
         self._left = {name: value for name, value in self._left.items() if name not in found}
