@@ -125,20 +125,30 @@ def model_config(
         name=name,
         labels=labels,
         task=task,
-        frontend=FrontendConfig(
-            sample_rate=architecture.sample_rate,
-            num_mels=size.freq,
-            hop_ms=architecture.hop_ms,
-            window_ms=architecture.window_ms,
-            slaney=_slaney(architecture),
-            level=architecture.level,
-            **statistics,
-        ),
+        frontend=frontend_config(architecture, **statistics),
         patches=patches,
         positions=_positions(architecture, patches, size),
         encoder=_encoder(architecture),
         pooling=_pooling(architecture),
         head_norm_eps=HEAD_NORM_EPS if architecture.head_norm else None,
+    )
+
+
+def frontend_config(architecture: Architecture, **statistics: Any) -> FrontendConfig:
+    """The front end of an architecture.
+
+    Args:
+        architecture: sizes and choices of parts.
+        **statistics: ``mean``, ``std`` and ``fixed_frames``.
+    """
+    return FrontendConfig(
+        sample_rate=architecture.sample_rate,
+        num_mels=freq_time(architecture.input_size).freq,
+        hop_ms=architecture.hop_ms,
+        window_ms=architecture.window_ms,
+        slaney=_slaney(architecture),
+        level=architecture.level,
+        **statistics,
     )
 
 

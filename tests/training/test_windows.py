@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 import melastic
 from melastic.errors import InputError
+from melastic.frontend.normalize import normalise
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import train
 from melastic.training.config import ModelChoice
 from melastic.training.curriculum import Draws
+from melastic.training.loop import Trainer
 from melastic.training.phases import phase_of
 from tests.training.test_resume import settings
 
@@ -47,3 +50,15 @@ def test_a_window_encoder_keeps_all_tokens(tones, tmp_path, sections):
     config = replace(folding(tones), **sections)
     with pytest.raises(InputError, match="a window encoder reads all patches of a clip, got"):
         train(config, tmp_path / "run")
+
+
+def test_clips_are_read_in_training_as_the_trained_model_reads_them(tones, tmp_path):
+    trainer = Trainer(folding(tones), tmp_path, Accelerator(cpu=True))
+    made_of = trainer.model.config.frontend
+    assert made_of.slaney is not None
+    assert made_of.window_ms == 32
+    for features in (trainer.clips.features, trainer.held_out):
+        statistics = {"mean": features.frontend.mean, "std": features.frontend.std}
+        assert features.frontend == replace(made_of, **statistics)
+        seen = normalise(features[0], made_of)
+        assert torch.equal(seen, trainer.model.spectrogram(features.clips[0].path))

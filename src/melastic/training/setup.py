@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import torch
 
-from melastic.architecture import model_config
+from melastic.architecture import frontend_config, model_config
 from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
-from melastic.config import FrontendConfig
 from melastic.data.features import Features
 from melastic.data.loader import longest_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
@@ -196,16 +195,9 @@ def read_features(
     Raises:
         InputError: if more clips than allowed cannot be read.
     """
-    architecture = config.model.architecture
-    frontend = FrontendConfig(
-        sample_rate=architecture.sample_rate,
-        num_mels=freq_time(architecture.input_size).freq,
-        hop_ms=architecture.hop_ms,
-        level=architecture.level,
-    )
     features = Features(
         clips,
-        frontend,
+        frontend_config(config.model.architecture),
         view=config.view,
         cache_mb=config.data.cache_mb,
         keep="waveforms" if drawn else "spectrograms",
