@@ -15,9 +15,9 @@ from melastic.encoders.mamba import Mamba
 from melastic.errors import InputError
 from melastic.frontend.audio import load_audio
 from melastic.frontend.normalize import spectrogram_of
-from melastic.head import Head
+from melastic.head import Head, build_head
 from melastic.inputs import Hops, Spectrograms, checked, one_hop_each, stacked
-from melastic.patches.batch import Layout, TokenBatch, keep_tokens
+from melastic.patches.batch import Hidden, Layout, TokenBatch, keep_tokens
 from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
 from melastic.patches.position import Placement, PositionTable, placement
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
         self.class_positions = nn.Parameter(torch.empty(added, dim)) if positioned else None
         self.encoder = build_encoder(config.encoder)
         self.pool = build_pool(config.pooling, dim)
-        self.head = Head(config.head_inputs, len(config.labels), config.head_norm_eps)
+        self.head = build_head(config.head_inputs, len(config.labels), config.head_norm_eps)
         self._initialise()
 
     @property
@@ -162,6 +162,7 @@ class Classifier(nn.Module):
         patch: FreqTime,
         hops_ms: Sequence[float],
         kept: Sequence[Int[Tensor, " _"]] | None = None,
+        hidden: Hidden | None = None,
     ) -> tuple[TokenBatch, list[int]]:
         """A ragged batch with positions and class tokens, and which clip each stretch of it is.
 
@@ -172,6 +173,7 @@ class Classifier(nn.Module):
             patch: patch size.
             hops_ms: frame shift of each clip (ms).
             kept: for each clip, which of its patches are used; None: all.
+            hidden: patches whose vector is replaced, their position is not; None: none.
 
         Raises:
             InputError: if a clip holds no such patch, or ``kept`` names other patches.
@@ -182,6 +184,9 @@ class Classifier(nn.Module):
         groups = [(place, list(run)) for place, run in groupby(order, key=places.__getitem__)]
         stacks = [stacked([clips[i] for i in run], place.frames) for place, run in groups]
         values = self.patch_embed(stacks, patch)
+        if hidden is not None:
+            runs = [run for _, run in groups]
+            values = [hidden.put(v, run) for v, run in zip(values, runs, strict=True)]
         if self.positions is not None:
             values = [
                 tokens + self.positions(place).flatten(0, 1).to(tokens.dtype)
@@ -284,7 +289,7 @@ class Classifier(nn.Module):
                 "its channels first"
             )
         try:
-            return spectrogram_of(waveform.to(self.head.linear.weight), frontend, hop_ms=hop_ms)
+            return spectrogram_of(waveform.to(self.patch_embed.bias), frontend, hop_ms=hop_ms)
         except InputError as error:
             named = path_or_waveform if not isinstance(path_or_waveform, Tensor) else "waveform"
             raise InputError(f"{named}: {error}") from None
@@ -333,7 +338,7 @@ class Classifier(nn.Module):
                     nn.init.xavier_uniform_(module.weight)
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
-        if isinstance(self.encoder, Mamba):
+        if isinstance(self.encoder, Mamba) and isinstance(self.head, Head):
             nn.init.trunc_normal_(self.head.linear.weight, std=0.02)
         for learned in (self.class_tokens, self.class_positions):
             if learned is not None:

@@ -164,7 +164,7 @@ class ModelConfig:
     name: str
     """Preset it was made from, or origin of its weights."""
     labels: tuple[str, ...]
-    """Name of each class, in the order of the logits."""
+    """Name of each class, in the order of the logits; none: an encoder without a head."""
     task: Literal["single-label", "multi-label"] = "single-label"
     """Scores are a softmax over classes, or one sigmoid for each class."""
     frontend: FrontendConfig = FrontendConfig()
@@ -193,15 +193,13 @@ class ModelConfig:
         return self.frontend.num_mels, fold.frames * fold.bands * self.frontend.hop_ms / 1000
 
     def __post_init__(self) -> None:
-        """Refuse patches that no spectrogram can hold, no labels, and the same label twice."""
+        """Refuse patches that no spectrogram can hold, and the same label twice."""
         bins, mels = self.patches.patch.freq, self.frontend.num_mels
         if bins > mels:
             raise InputError(
                 f"a patch spans at most the {mels} mel bins, got {bins}; try {mels} or fewer"
             )
         self._check_fold()
-        if not self.labels:
-            raise InputError("a classifier needs at least one label, got none")
         if len(set(self.labels)) < len(self.labels):
             twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
             raise InputError(f"labels must differ, {', '.join(twice[:3])} is there twice")

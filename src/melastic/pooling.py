@@ -42,6 +42,25 @@ def with_class_tokens(
     return torch.cat([clips[:, :before], learned, clips[:, before:]], dim=1)
 
 
+def without_class_tokens(
+    clips: Float[Tensor, "clips length dim"], config: PoolingConfig
+) -> Float[Tensor, "clips _ dim"]:
+    """The patches' tokens: the inverse of :func:`with_class_tokens`.
+
+    Args:
+        clips: tokens of clips of equal length, with the learned ones among them.
+        config: of the pooling.
+    """
+    added, place = config.added, "first"
+    if isinstance(config, ClassTokenPooling):
+        place = config.place
+    if place == "both":
+        return clips[:, 1:-1]
+    patches = clips.shape[1] - added
+    before = {"first": 0, "middle": patches // 2, "last": patches}[place]
+    return torch.cat([clips[:, :before], clips[:, before + added :]], dim=1)
+
+
 class ClassTokenPool(nn.Module):
     """The mean of each clip's class tokens, wherever they stand."""
 

@@ -5,10 +5,13 @@ import torch
 from torch.testing import assert_close
 
 import melastic
+from melastic.checkpoints.convert.ssast import masked_model
+from melastic.training.masks import Masking
 from tests.oracles.fill import filled, spectrogram
 from tests.reference.cases import cases
 
 CASES = cases("ssast")
+RELATIVE = {"atol": 0, "rtol": 1e-4}
 POOLINGS = {"mean": "logits", "class": "logits_cls"}
 
 
@@ -70,3 +73,34 @@ def test_a_start_without_more_facts_keeps_the_grid_of_pre_training():
     assert model.config.frontend.fixed_frames == 1024
     assert model.labels == ("a", "b")
     assert model.head.linear.weight.std().item() == pytest.approx(0.02, rel=0.3)
+
+
+def masked(case, over):
+    """The model of a pre-training case, and what its input hides."""
+    state = filled(case["shapes"], seed=case["seed"])
+    state |= {name: torch.tensor(value) for name, (_, value) in case["not_filled"].items()}
+    model = masked_model(state, Masking(over=over), num_heads=case["config"]["num_heads"])
+    x = spectrogram(case["frames"], 128, case["batch"]).transpose(1, 2)
+    return model, x, [torch.tensor(index) for index in case["mask_index"]]
+
+
+@pytest.mark.parametrize("case", of_task("pretrain"))
+def test_pre_training_has_the_official_losses(case):
+    model, x, hidden = masked(case, "predictions")
+    with torch.no_grad():
+        found = model(x, hidden)
+    assert_close(found.discriminative.mean().item(), case["discriminative_loss"], **RELATIVE)
+    assert_close(found.generative.mean().item(), case["generative_mse"], **RELATIVE)
+    assert_close(found.loss.mean().item(), case["joint_loss"], **RELATIVE)
+    assert found.accuracy.mean().item() == pytest.approx(case["accuracy"], abs=1e-6)
+
+
+@pytest.mark.parametrize("case", of_task("pretrain"))
+def test_pre_training_has_the_losses_of_the_paper(case):
+    model, x, hidden = masked(case, "patches")
+    with torch.no_grad():
+        found = model(x, hidden)
+    paper = case["discriminative_loss_over_patches"]
+    assert_close(found.discriminative.mean().item(), paper, **RELATIVE)
+    right = case["accuracy_argmax_over_patches_of_raw_scores"]
+    assert found.accuracy.mean().item() == pytest.approx(right, abs=1e-6)

@@ -24,7 +24,8 @@ def transfer(source: Classifier, target: Classifier, *, leave: Collection[str] =
     """Give a new model the weights of a trained one.
 
     Kernel and positions are fitted to the new patch size, hop and grid; pooling and head are taken
-    over where they are of the same kind and for the same labels.
+    over where they are of the same kind and for the same labels; a model without a head was trained
+    without its pooling.
 
     Args:
         source: the trained model; unchanged.
@@ -43,6 +44,8 @@ def transfer(source: Classifier, target: Classifier, *, leave: Collection[str] =
     fresh: set[str] = set(leave)
     if source.labels != target.labels:
         fresh.add("head")
+    if not source.labels and any(name.startswith("pool.") for name in new):
+        fresh.add("pool")
     for name, value in new.items():
         part = name.partition(".")[0]
         if part in fresh:

@@ -102,7 +102,7 @@ class Budget:
             waveform = load_audio(path_or_waveform, sample_rate=frontend.sample_rate)
         try:
             view = self.choose(len(waveform))
-            waveform = waveform.to(self.model.head.linear.weight)
+            waveform = waveform.to(self.model.patch_embed.bias)
             logits = self._logits(spectrogram_through(waveform, frontend, view), view)
         except InputError as error:
             raise InputError(f"{named}: {error}") from None
@@ -135,7 +135,7 @@ class Budget:
         frontend = self.model.config.frontend
         frames = frames_through(samples, frontend, view)
         if (view, frames) not in self._times:
-            clip = self.model.head.linear.weight.new_zeros(frontend.num_mels, frames)
+            clip = self.model.patch_embed.bias.new_zeros(frontend.num_mels, frames)
             self._logits(clip, view)
             taken = []
             for _ in range(TIMES):

@@ -189,7 +189,7 @@ def run(
     """
     view = dataset.features.view
     step_ms = view.step_ms(model.config.frontend.hop_ms)
-    device = model.head.linear.weight.device
+    device = model.patch_embed.bias.device
     keys = [(0, part) for part in _parts(model, dataset, indices, batch_tokens)]
     done: list[Batch] = []
     logits: list[Tensor] = []

@@ -223,7 +223,7 @@ def _warm_up(model: Classifier, features: Features, index: int) -> None:
     kept = None
     if view.keep < 1:
         kept = [kept_patches(config, spectrogram.shape[1], view, index)]
-    device = model.head.linear.weight.device
+    device = model.patch_embed.bias.device
     step_ms = view.step_ms(config.frontend.hop_ms)
     model([spectrogram.to(device)], view.patch, step_ms, kept)
 

@@ -92,6 +92,30 @@ class TokenBatch(NamedTuple):
     layout: Layout
 
 
+class Hidden(NamedTuple):
+    """Patches of which an encoder sees nothing but where they are."""
+
+    token: Float[Tensor, " dim"]
+    """What stands in their place."""
+    patches: Sequence[Int[Tensor, " _"]]
+    """Their numbers, for each clip."""
+
+    def put(
+        self, tokens: Float[Tensor, "clips length dim"], clips: Sequence[int]
+    ) -> Float[Tensor, "clips length dim"]:
+        """Replace them.
+
+        Args:
+            tokens: of clips of equal length, before positions are added.
+            clips: which clips these are.
+        """
+        hide = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        for row, clip in enumerate(clips):
+            hide[row, self.patches[clip].cpu()] = True
+        hide = hide.to(tokens.device, non_blocking=True)[..., None]
+        return torch.where(hide, self.token.to(tokens.dtype), tokens)
+
+
 def keep_tokens(
     batch: TokenBatch, order: Sequence[int], kept: Sequence[Int[Tensor, " _"]]
 ) -> tuple[TokenBatch, list[int]]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from melastic.errors import InputError
 from melastic.patches.config import PatchConfig
 from melastic.patches.fold import folded
 from melastic.patches.grid import FreqTime, PatchGrid
@@ -57,6 +58,24 @@ class PatchEmbed(nn.Module):
         shapes = [(len(g), grid.num_patches) for g, grid in zip(groups, grids, strict=True)]
         pieces = tokens.split([clips * length for clips, length in shapes])
         return [piece.unflatten(0, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+    def pixels(
+        self, spectrograms: Float[Tensor, "clips freq time"]
+    ) -> Float[Tensor, "clips tokens pixels"]:
+        """What the patches hold, in patches of the kernel's own size.
+
+        Raises:
+            InputError: if patches overlap, or clips are folded.
+        """
+        grid = self.config.grid(FreqTime(*spectrograms.shape[1:]))
+        if grid.stride != grid.patch or self.config.fold is not None:
+            raise InputError(
+                "the pixels of a patch are its own where patches neither overlap nor are folded, "
+                f"got patches of {grid.patch} every {grid.stride}"
+                f"{' of folded clips' if self.config.fold else ''}; use another model"
+            )
+        flat = _cut(_fit(spectrograms, grid), grid.patch)
+        return flat.unflatten(0, (len(spectrograms), -1))
 
     def _scaled(self, spectrograms: Tensor) -> Tensor:
         """Each mel bin scaled and shifted, where the model learns how."""

@@ -9,7 +9,9 @@ Absorbed here: two leading tokens take part in attention and are not in the mean
 clip; each has a position row of its own; heads of the pre-training tasks are left out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from melastic.architecture import position_grid
 from melastic.checkpoints.convert.ast import (
@@ -41,6 +43,8 @@ from melastic.config import (
 )
 from melastic.errors import InputError, unknown_name
 from melastic.patches.grid import FreqTime, PatchGrid, freq_time
+from melastic.training.masked import MaskedModel
+from melastic.training.masks import Masking
 
 PRETRAINING = ("mask_embed", "cpredlayer.", "gpredlayer.")
 """The mask token, and the heads of the two tasks."""
@@ -66,11 +70,40 @@ def convert(state: OfficialState, facts: SsastFacts) -> Classifier:
     state.drop(*UNUSED)
     names = with_distillation(NAMES, state)
     if MELS in state:
-        return _start(state, facts, take_body(state, names, facts.num_heads, norm_eps=1e-6))
+        body = take_body(state, names, facts.num_heads, norm_eps=1e-6)
+        return _start(state, facts, body, read_labels(facts, None))
     body = take_body(state, names, facts.num_heads, norm_eps=1e-6)
     pooling = _pooling(state, facts, body.leading)
     head = take_head(state, names, body.encoder.dim)
     return build(state, body, head, facts, stride=facts.stride, pooling=pooling)
+
+
+def masked_model(
+    state_dict: Mapping[str, Any], masking: Masking | None = None, **facts: Any
+) -> MaskedModel:
+    """The model of masked pretraining with the numbers of an official file of pre-training.
+
+    Args:
+        state_dict: tensors by name, as :func:`melastic.from_official` takes them.
+        masking: what is asked; None: as the official code asks it.
+        **facts: of a fine-tuned file, as there.
+
+    Raises:
+        InputError: if tensors are missing or unknown, or a fact is missing or contradicted.
+    """
+    state = OfficialState(state_dict, "ssast")
+    tasks = {"mask_token": state.take("mask_embed", 1, 1, None).flatten()}
+    for ours, theirs in (("tell", "cpredlayer"), ("draw", "gpredlayer")):
+        for layer in (0, 2):
+            tasks |= state.take_linear(f"{theirs}.{layer}", f"{ours}.{layer}", None, None)
+    state.drop(*UNUSED)
+    given = SsastFacts(**facts)
+    body = take_body(state, with_distillation(NAMES, state), given.num_heads, norm_eps=1e-6)
+    classifier = _start(state, given, body, ())
+    model = MaskedModel(classifier, Masking(over="predictions") if masking is None else masking)
+    own = {f"classifier.{name}": value for name, value in classifier.state_dict().items()}
+    model.load_state_dict(own | tasks)
+    return model
 
 
 def _pooling(
@@ -85,7 +118,9 @@ def _pooling(
     raise unknown_name("pooling", str(facts.pooling), POOLINGS)
 
 
-def _start(state: OfficialState, facts: SsastFacts, body: Body) -> Classifier:
+def _start(
+    state: OfficialState, facts: SsastFacts, body: Body, labels: tuple[str, ...]
+) -> Classifier:
     """A classifier that starts from pre-training; its head is drawn from torch's generator.
 
     Input size and stride are those of pre-training where the facts do not say others.
@@ -107,7 +142,7 @@ def _start(state: OfficialState, facts: SsastFacts, body: Body) -> Classifier:
     frames = size.time if facts.fixed_frames == "input" else facts.fixed_frames
     config = ModelConfig(
         name=state.origin,
-        labels=read_labels(facts, None),
+        labels=labels,
         task=read_task(facts),
         frontend=read_frontend(facts, size.freq, frames),
         patches=PatchConfig(patch=body.patch, stride=stride, remainder="crop"),
@@ -115,4 +150,5 @@ def _start(state: OfficialState, facts: SsastFacts, body: Body) -> Classifier:
         encoder=body.encoder,
         pooling=_pooling(state, facts, body.leading),
     )
-    return assemble(config, body.tensors | {"positions.table": table} | new_head(config))
+    head = new_head(config) if labels else {}
+    return assemble(config, body.tensors | {"positions.table": table} | head)

@@ -1,0 +1,121 @@
+"""Masked pretraining: what is hidden of a clip, and what is asked about it.
+
+Source: SSAST (arXiv:2110.09784; YuanGongND/ssast, ``src/models/ast_models.py``). The official way
+    of drawing masks is not reproduced: it never hides the first patch, its clusters grow only
+    towards later and higher patches and run over the end of a row into the next, it keeps the
+    patches with the smallest numbers, and it does not end where nearly all shall be hidden.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn import functional
+
+from melastic.errors import InputError
+from melastic.patches.grid import FreqTime
+from melastic.randomness import uniform
+
+Over = Literal["patches", "predictions"]
+"""What competes in the discriminative task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masking:
+    """What masked pretraining hides, and how its two tasks are weighed.
+
+    Source: SSAST (arXiv:2110.09784), for the values.
+    """
+
+    share: float = 400 / 512
+    """Share of a clip's patches that is hidden; so it follows lengths, patch sizes and phases."""
+    clusters: Literal["auto", "always", "never"] = "auto"
+    """Whether neighbours are hidden together; auto: where patches do not span all mel bins."""
+    cluster_mels: tuple[float, float] = (48.0, 80.0)
+    """Least and greatest height of a cluster (mel bins), drawn for each clip."""
+    cluster_s: tuple[float, float] = (0.48, 0.8)
+    """Least and greatest length of a cluster (s), by the same draw."""
+    over: Over = "patches"
+    """What the discriminative softmax is over: the hidden patches, of which a prediction shall find
+    its own (the paper); the predictions (the official code)."""
+    discriminative: float = 1.0
+    """Weight of telling the hidden patches of a clip apart."""
+    generative: float = 10.0
+    """Weight of the mean squared error of what is drawn in their place."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares, clusters and weights that mean nothing."""
+        if not 0 < self.share < 1:
+            raise InputError(f"masking.share is in (0, 1), got {self.share}; try 0.78")
+        for name in ("cluster_mels", "cluster_s"):
+            least, greatest = getattr(self, name)
+            if not 0 < least <= greatest < float("inf"):
+                raise InputError(
+                    f"masking.{name} are a least and a greatest size above 0, got {least} and "
+                    f"{greatest}; with masking.clusters never patches are hidden one by one"
+                )
+        weights = (self.discriminative, self.generative)
+        if not (min(weights) >= 0 and 0 < max(weights) < float("inf")):
+            raise InputError(
+                "masking.discriminative and masking.generative are at least 0 and not both 0, got "
+                f"{self.discriminative} and {self.generative}; try 1 and 10"
+            )
+
+    def hidden(self, tokens: int) -> int:
+        """How many of a clip's patches are hidden: at least one, and not all where there are two.
+
+        Args:
+            tokens: patches of the clip.
+        """
+        return max(1, min(tokens - 1, round(self.share * tokens)))
+
+    def draw(
+        self, shape: FreqTime, patch: FreqTime, step_ms: float, draw: torch.Generator
+    ) -> Int[Tensor, " hidden"]:
+        """Numbers of the patches of one clip that are hidden, in order.
+
+        Args:
+            shape: patches along each axis.
+            patch: mel bins and frames of one.
+            step_ms: time from one frame to the next (ms).
+            draw: the generator of this clip.
+        """
+        size = FreqTime(1, 1)
+        if self.clusters == "always" or (self.clusters == "auto" and shape.freq > 1):
+            place = uniform(0, 1, draw)
+            cells = zip(
+                (self.cluster_mels, self.cluster_s),
+                (patch.freq, patch.time * step_ms / 1000),
+                shape,
+                strict=True,
+            )
+            size = FreqTime(
+                *(
+                    max(1, min(count, round((low + place * (high - low)) / cell)))
+                    for (low, high), cell, count in cells
+                )
+            )
+        return clustered(shape, size, self.hidden(shape.freq * shape.time), draw)
+
+
+def clustered(
+    shape: FreqTime, size: FreqTime, count: int, draw: torch.Generator
+) -> Int[Tensor, " {count}"]:
+    """Some patches in clusters, each equally likely, in order.
+
+    Clusters are drawn one after the other, wherever at least one of their patches is in the grid,
+    until enough are covered; of the last one patches are chosen at random.
+
+    Args:
+        shape: patches along each axis.
+        size: patches of a cluster along each axis; 1 x 1: patches one by one.
+        count: how many.
+        draw: a generator.
+    """
+    places = FreqTime(*(n + side - 1 for n, side in zip(shape, size, strict=True)))
+    turn = torch.randperm(places.freq * places.time, generator=draw).to(torch.float64)
+    first = -functional.max_pool2d(-turn.view(1, *places), tuple(size), stride=1).flatten()
+    order = (first + torch.rand(first.shape, generator=draw, dtype=torch.float64)).argsort()
+    return order[:count].sort().values

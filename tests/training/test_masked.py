@@ -1,0 +1,130 @@
+"""Masked pretraining: each clip by itself, whatever it is batched with and whoever encodes it."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from melastic.errors import InputError
+from melastic.patches.grid import FreqTime
+from melastic.randomness import generator
+from melastic.training.masked import MaskedModel
+from melastic.training.masked_losses import drawn_error, told_apart
+from melastic.training.masks import Masking
+from tests.models import MELS, mamba, small, windows
+
+CLOSE = {"atol": 2e-5, "rtol": 1e-5}
+MAKERS = {
+    "class": lambda: small("class"),
+    "distillation": lambda: small("class+distillation"),
+    "mean": small,
+    "attention": lambda: small("attention", positions="factorised"),
+    "frames": lambda: small("mean", ((32, 3), (32, 3))),
+    "mamba-middle": lambda: mamba(class_token="middle"),
+    "mamba-both": lambda: mamba(class_token="both"),
+    "mamba-last": lambda: mamba(class_token="last"),
+}
+
+
+def hidden_of(model, clips, share=0.6):
+    """A mask for each clip."""
+    config, masking = model.config, Masking(share=share)
+    patch = config.patches.patch
+    return [
+        masking.draw(config.patches.grid(FreqTime(*clip.shape)).shape, patch, 10.0, generator(0, i))
+        for i, clip in enumerate(clips)
+    ]
+
+
+def clips_of(*lengths):
+    return [torch.randn(MELS, length) for length in lengths]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_clip_has_the_same_losses_alone_and_in_any_batch(name):
+    model = MaskedModel(MAKERS[name](), Masking())
+    clips = clips_of(60, 17, 60, 3, 131, 58)
+    hidden = hidden_of(model.classifier, clips)
+    together = model(clips, hidden)
+    for i, clip in enumerate(clips):
+        alone = model([clip], [hidden[i]])
+        for ours, own in zip(together, alone, strict=True):
+            assert_close(ours[i : i + 1], own, **CLOSE)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_hidden_is_not_seen_but_asked(name):
+    model = MaskedModel(MAKERS[name](), Masking())
+    classifier, clip = model.classifier, torch.randn(MELS, 60)
+    patch = classifier.config.patches.patch
+    hidden = hidden_of(classifier, [clip])
+    pixels = classifier.patch_embed.pixels(clip[None])[0]
+    grid = classifier.config.patches.grid(FreqTime(*clip.shape)).shape
+    changed = clip.clone()
+    for place in hidden[0].tolist():
+        row, column = divmod(place, grid.time)
+        rows = slice(row * patch.freq, (row + 1) * patch.freq)
+        columns = slice(column * patch.time, (column + 1) * patch.time)
+        changed[rows, columns] = 0
+    seen = []
+    model.draw.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    first, second = model([clip], hidden), model([changed], hidden)
+    assert_close(seen[0], seen[1])
+    target = pixels[hidden[0]][None]
+    assert_close(first.generative, drawn_error(model.draw(seen[0]), target))
+    assert_close(second.generative, drawn_error(model.draw(seen[0]), target * 0))
+
+
+def test_what_is_not_hidden_is_seen():
+    model, clip = MaskedModel(small(), Masking()), torch.randn(MELS, 60)
+    hidden = [torch.tensor([1, 6])]
+    changed = clip.clone()
+    changed[:16, :16] += 1
+    assert (model([clip], hidden).generative - model([changed], hidden).generative).abs() > 1e-6
+
+
+def test_the_losses_are_those_of_a_loop():
+    predicted, target = torch.randn(2, 7, 5), torch.randn(2, 7, 5)
+    for over in ("patches", "predictions"):
+        found = told_apart(predicted, target, over)
+        for clip in range(2):
+            losses, right = [], 0
+            scores = [[(t @ p).item() for p in predicted[clip]] for t in target[clip]]
+            scores = torch.tensor(scores)
+            for j in range(7):
+                rivals = scores[:, j] if over == "patches" else scores[j]
+                losses.append(rivals.logsumexp(0) - scores[j, j])
+                shares = scores if over == "patches" else scores.softmax(1)
+                right += int(shares[:, j].argmax() == j)
+            assert_close(found.loss[clip], torch.stack(losses).mean())
+            assert found.accuracy[clip] == pytest.approx(right / 7)
+    assert_close(drawn_error(predicted, target), ((predicted - target) ** 2).mean((1, 2)))
+
+
+def test_a_clip_with_one_hidden_patch_has_nothing_to_tell_apart():
+    model = MaskedModel(small(), Masking())
+    found = model([torch.randn(MELS, 60)], [torch.tensor([2])])
+    assert found.discriminative.item() == 0
+    assert found.accuracy.item() == 1
+    assert found.loss.item() == pytest.approx(10 * found.generative.item())
+
+
+def test_targets_carry_no_gradient():
+    model, clip = MaskedModel(small(), Masking()), torch.randn(MELS, 60, requires_grad=True)
+    hidden = [torch.arange(8)]
+    model([clip], hidden).loss.sum().backward()
+    assert clip.grad is None or not clip.grad.any(), "all is hidden, so nothing was seen"
+    assert model.mask_token.grad.any()
+
+
+def test_neither_pooling_nor_head_has_a_part():
+    model = MaskedModel(small("attention"), Masking())
+    model([torch.randn(MELS, 60)], [torch.tensor([1, 2])]).loss.sum().backward()
+    unused = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is None}
+    assert unused == {"pool", "head"}
+
+
+@pytest.mark.parametrize("make", [windows, lambda: small("mean", ((16, 16), (10, 10)))])
+def test_patches_that_could_be_read_off_others_are_refused(make):
+    with pytest.raises(InputError, match="neither overlap nor are folded") as caught:
+        MaskedModel(make(), Masking())
+    assert "\n" not in str(caught.value)
