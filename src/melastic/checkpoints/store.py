@@ -277,7 +277,7 @@ def _read_weights(path: Path, config_digest: str) -> dict[str, torch.Tensor]:
 def _short_card(model: Classifier) -> str:
     """A model card from the configuration alone."""
     config, count = model.config, sum(p.numel() for p in model.parameters())
-    labels = ", ".join(config.labels[:50]) + (" …" if len(config.labels) > 50 else "")
+    labels = ", ".join(config.labels[:50]) + (" …" if len(config.labels) > 50 else "") or "none"
     return (
         f"---\nlibrary_name: melastic\npipeline_tag: audio-classification\n---\n\n"
         f"# {config.name}\n\n{count:,} parameters, {len(config.labels)} classes: {labels}\n\n"

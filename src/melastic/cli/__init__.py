@@ -12,6 +12,7 @@ from melastic.errors import InputError, unknown_name
 
 VERBS = {
     "train": ("train a classifier from a recipe or a config.json", "train:train"),
+    "pretrain": ("train an encoder on clips without labels", "train:pretrain"),
     "evaluate": ("score a classifier on labelled clips", "evaluate:evaluate"),
     "sweep": ("score a classifier through many views: table and figure", "sweep:sweep"),
     "compare": ("hold finished runs to the first: table and figure", "compare:compare"),
@@ -24,6 +25,7 @@ VERBS = {
     "convert": ("make a model folder of official weights", "convert:convert"),
     "doctor": ("examine a manifest, and this machine", "data:doctor"),
     "data prepare": ("write the manifest of a known data set", "data:prepare"),
+    "data join": ("write one manifest of several", "data:join"),
     "data stats": ("measure mean and deviation of log-mels", "data:stats"),
 }
 """Each verb: what it does, and the function that does it."""

@@ -14,6 +14,7 @@ from melastic.config import FrontendConfig
 from melastic.data.doctor import examine
 from melastic.data.doctor_view import render
 from melastic.data.features import Features
+from melastic.data.join import joined
 from melastic.data.manifest import read_manifest, select
 from melastic.data.prepare import prepare as prepare_set
 from melastic.data.sounds import write_sound_set
@@ -40,6 +41,21 @@ class PrepareArguments:
     """Clips of each class (sounds)."""
     seed: int = 0
     """Seed of the generated clips (sounds)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinArguments:
+    """Write one manifest of several, for pretraining on all of them.
+
+    The column ``set`` says which one a clip is from.
+    """
+
+    manifests: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """CSV or JSON manifests."""
+    out: Path
+    """The manifest (CSV)."""
+    select: tuple[str, ...] = ()
+    """Clips of each manifest, such as split=train; none: all of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +102,15 @@ def prepare(arguments: Sequence[str], prog: str) -> int:
     sys.stdout.write(
         f"{done.manifest}: {done.clips} clips, {done.labels} labels, {done.split_column} {parts}\n"
     )
+    return 0
+
+
+def join(arguments: Sequence[str], prog: str) -> int:
+    """Write one manifest of several."""
+    args = parse(JoinArguments, arguments, prog)
+    rules = args.select or ("all",) * len(args.manifests)
+    clips = joined(args.manifests, rules, args.out)
+    sys.stdout.write(f"{args.out}: {clips} clips of {len(args.manifests)} manifests\n")
     return 0
 
 

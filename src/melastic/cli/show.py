@@ -106,7 +106,7 @@ def info(arguments: Sequence[str], prog: str) -> int:
         ("parameters", f"{cost['parameters']:,}"),
         ("cost of a second", f"{cost['gmacs_per_second']:.4f} GMACs"),
         ("task", config.task),
-        ("labels", f"{len(config.labels)}: {', '.join(config.labels)}"),
+        ("labels", f"{len(config.labels)}: {', '.join(config.labels) or 'none'}"),
         (
             "front end",
             f"{frontend.num_mels} mels, hop {frontend.hop_ms:g} ms, window {frontend.window_ms:g} "

@@ -1,4 +1,4 @@
-"""``melastic train``."""
+"""``melastic train`` and ``melastic pretrain``."""
 
 import argparse
 import itertools
@@ -11,55 +11,92 @@ from melastic.errors import InputError
 from melastic.presets import architecture_of
 from melastic.recipes import load_recipe
 from melastic.training.coarse_to_fine import train as run_training
-from melastic.training.config import TrainConfig
+from melastic.training.config import PretrainConfig, TrainConfig, pretraining_of
 from melastic.training.run_folder import read_run_config
 
-USAGE = "melastic train RECIPE|config.json [--out RUN] [--section.field value …]"
+USAGE = "RECIPE|config.json [--out RUN] [--init MODEL] [--section.field value …]"
 
 
 def train(arguments: Sequence[str], prog: str) -> int:
     """Train from a recipe or a config.json, or continue a run."""
+    return _run(arguments, prog, "Train a classifier.", TrainConfig)
+
+
+def pretrain(arguments: Sequence[str], prog: str) -> int:
+    """Train an encoder on clips without labels, or continue such a run."""
+    text = "Train an encoder to predict hidden patches of clips without labels (SSAST)."
+    return _run(arguments, prog, text, PretrainConfig)
+
+
+def _run(arguments: Sequence[str], prog: str, text: str, kind: type[TrainConfig]) -> int:
+    """Read the command line, and carry a run out.
+
+    Args:
+        arguments: behind the verb.
+        prog: what messages call the command.
+        text: what it does.
+        kind: of run.
+    """
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=f"{USAGE}\n       melastic train --resume RUN",
-        description="Train a classifier. 'melastic train RECIPE --help' lists every setting.",
+        usage=f"{prog} {USAGE}\n       {prog} --resume RUN",
+        description=f"{text} '{prog} RECIPE --help' lists every setting.",
         add_help=False,
     )
     parser.add_argument("recipe", nargs="?", help="name of a recipe, or a config.json")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
+    parser.add_argument("--init", help="trained or pretrained model to start from (model.init)")
     parser.add_argument("--resume", type=Path, help="run folder to continue")
     known, rest = parser.parse_known_args(arguments)
     if known.resume is not None:
         settings = [word for word in rest if word not in ("-h", "--help")]
-        if settings or known.out:
+        if settings or known.out or known.init:
             raise InputError(
                 "a run is resumed with the settings that it was started with, got "
-                f"{' '.join(settings) or '--out'}; leave them out, or start another run"
+                f"{' '.join(settings) or '--out or --init'}; leave them out, or start another run"
             )
-        run_training(read_run_config(known.resume), known.resume, resume=True)
+        config = read_run_config(known.resume)
+        _check_kind(config, kind, f"--resume {known.resume}")
+        run_training(config, known.resume, resume=True)
         return 0
     if known.recipe is None or known.recipe.startswith("-"):
         parser.print_help()
         if "-h" in rest or "--help" in rest:
             return 0
         raise InputError("name a recipe ('melastic recipes' lists them) or a config.json")
-    config = read_settings(known.recipe, rest, f"{prog} {known.recipe}")
+    if known.init is not None:
+        rest = [*rest, "--model.init", known.init]
+    config = read_settings(known.recipe, rest, f"{prog} {known.recipe}", kind)
     run_training(config, known.out or Path("runs") / config.name)
     return 0
 
 
-def read_settings(recipe: str, arguments: Sequence[str], prog: str) -> TrainConfig:
-    """A recipe as a command line changes it.
+def _check_kind(config: TrainConfig, kind: type[TrainConfig], words: str) -> None:
+    """Refuse a run of the other kind."""
+    if isinstance(config, PretrainConfig) != (kind is PretrainConfig):
+        verb = "pretrain" if kind is TrainConfig else "train"
+        raise InputError(f"{config.name}: is for the other command; melastic {verb} {words}")
+
+
+def read_settings(
+    recipe: str, arguments: Sequence[str], prog: str, kind: type[TrainConfig] = TrainConfig
+) -> TrainConfig:
+    """A recipe as a command line changes it; any recipe can be pretrained with.
 
     Args:
         recipe: its name, or a config.json.
         arguments: settings such as ``--optim.epochs 15``.
         prog: what messages call the command.
+        kind: of run.
 
     Raises:
-        InputError: if there is no such recipe or setting.
+        InputError: if there is no such recipe or setting, or the recipe is for pretraining only.
     """
-    return parse(TrainConfig, arguments, prog, default=_with_preset(recipe, arguments))
+    config = _with_preset(recipe, arguments)
+    if kind is PretrainConfig:
+        return parse(PretrainConfig, arguments, prog, default=pretraining_of(config))
+    _check_kind(config, kind, recipe)
+    return parse(TrainConfig, arguments, prog, default=config)
 
 
 def _with_preset(recipe: str, arguments: Sequence[str]) -> TrainConfig:

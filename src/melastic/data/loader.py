@@ -65,7 +65,7 @@ class ClipDataset(Dataset[Batch]):
 
         Args:
             features: the clips' log-mels.
-            labels: the classes.
+            labels: the classes; none: nobody asks for them.
             frontend: statistics, and a fixed length where there is one.
             augmentation: what training does to clips; None: nothing.
             views: how each clip is seen in each epoch; None: through the view of the features.
@@ -75,7 +75,7 @@ class ClipDataset(Dataset[Batch]):
             InputError: if a clip has a label that is not among the classes.
         """
         number = {label: i for i, label in enumerate(labels)}
-        for clip in features.clips:
+        for clip in features.clips if labels else ():
             for label in clip.labels:
                 if label not in number:
                     raise InputError(
@@ -91,7 +91,7 @@ class ClipDataset(Dataset[Batch]):
         """Frames of the longest stretch of a clip: drawn in training, else its beginning."""
         self.targets = torch.zeros(len(features.clips), len(labels))
         for row, clip in enumerate(features.clips):
-            self.targets[row, [number[label] for label in clip.labels]] = 1
+            self.targets[row, [number[label] for label in clip.labels if labels]] = 1
 
     def __getitem__(self, key: tuple[int, Sequence[int]]) -> Batch:
         """The batch of an epoch that holds some clips."""

@@ -29,12 +29,16 @@ class Clip:
     """The manifest's other columns, such as ``split`` or ``fold``."""
 
 
-def read_manifest(path: str | Path) -> list[Clip]:
+def read_manifest(path: str | Path, *, labelled: bool = True) -> list[Clip]:
     """Read a CSV manifest, or the JSON lists of AST.
 
     A CSV has a header; ``file`` and ``label`` are required, ``start_s`` and ``end_s`` (s) optional,
     other columns are kept. Several labels of one clip are joined by ``;``. Paths are relative to
     the manifest. JSON is ``{"data": [{"wav": …, "labels": "a,b"}]}``.
+
+    Args:
+        path: the file.
+        labelled: whether each clip must have a label.
 
     Raises:
         InputError: naming the file, the row and the remedy.
@@ -52,7 +56,8 @@ def read_manifest(path: str | Path) -> list[Clip]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
-    clips = _read_json(path, text) if path.suffix.lower() == ".json" else _read_csv(path, text)
+    read = _read_json if path.suffix.lower() == ".json" else _read_csv
+    clips = read(path, text, labelled=labelled)
     if not clips:
         raise InputError(f"{path}: the manifest lists no clips; add rows below its header")
     return clips
@@ -149,18 +154,18 @@ def _parse_rule(part: str, rule: str) -> tuple[str, bool, set[str]]:
     return column, negated, {value.strip() for value in values.split(",")}
 
 
-def _read_csv(path: Path, text: str) -> list[Clip]:
+def _read_csv(path: Path, text: str, *, labelled: bool) -> list[Clip]:
     """Clips of a CSV manifest."""
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     clips = []
     try:
         header = list(rows.fieldnames or [])
-        _check_header(path, header)
+        _check_header(path, header, ("file", "label") if labelled else ("file",))
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if None in row or None in row.values():
                 raise InputError(f"{where}: has not {len(header)} columns as the header; mend it")
-            clips.append(_clip_of_row(path, row, where))
+            clips.append(_clip_of_row(path, row, where, labelled=labelled))
     except csv.Error as error:
         raise InputError(
             f"{path}, line {rows.line_num + 1}: not valid CSV ({error}); mend it"
@@ -168,9 +173,9 @@ def _read_csv(path: Path, text: str) -> list[Clip]:
     return clips
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
+def _check_header(path: Path, header: Sequence[str], needed: Sequence[str]) -> None:
     """Refuse a header that lacks a column or names one twice."""
-    for column in ("file", "label"):
+    for column in needed:
         if column not in header:
             raise InputError(
                 f"{path}, line 1: the column {column!r} is required, the header has "
@@ -181,12 +186,13 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
         raise InputError(f"{path}, line 1: the column {twice[0]!r} is there twice; rename one")
 
 
-def _clip_of_row(manifest: Path, row: Mapping[str, str], where: str) -> Clip:
+def _clip_of_row(manifest: Path, row: Mapping[str, str], where: str, *, labelled: bool) -> Clip:
     """One row of a CSV manifest."""
-    labels = tuple(name.strip() for name in row["label"].split(LABEL_SEPARATOR) if name.strip())
+    names = row.get("label", "").split(LABEL_SEPARATOR)
+    labels = tuple(name.strip() for name in names if name.strip())
     if not row["file"].strip():
         raise InputError(f"{where}: the file is empty; name one or drop the row")
-    if not labels:
+    if not labels and labelled:
         raise InputError(f"{where}: the label is empty; give one or drop the row")
     start_s = _seconds(row.get("start_s"), "start_s", where) or 0.0
     end_s = _seconds(row.get("end_s"), "end_s", where)
@@ -209,11 +215,12 @@ def _seconds(text: str | None, column: str, where: str) -> float | None:
     return value
 
 
-def _read_json(path: Path, text: str) -> list[Clip]:
+def _read_json(path: Path, text: str, *, labelled: bool) -> list[Clip]:
     """Clips of AST's JSON lists."""
     try:
         data: Any = json.loads(text)
-        return [_clip_of_entry(path, entry, i) for i, entry in enumerate(data["data"], start=1)]
+        entries = enumerate(data["data"], start=1)
+        return [_clip_of_entry(path, entry, i, labelled=labelled) for i, entry in entries]
     except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f'{path}: a JSON manifest reads {{"data": [{{"wav": …, "labels": "a,b"}}]}} '
@@ -221,10 +228,10 @@ def _read_json(path: Path, text: str) -> list[Clip]:
         ) from None
 
 
-def _clip_of_entry(manifest: Path, entry: Any, number: int) -> Clip:
+def _clip_of_entry(manifest: Path, entry: Any, number: int, *, labelled: bool) -> Clip:
     """One entry of AST's JSON lists."""
-    wav, listed = entry["wav"], entry["labels"]
-    for key, given in (("wav", wav), ("labels", listed)):
+    wav, listed = entry["wav"], entry["labels"] if labelled else entry.get("labels", "")
+    for key, given in (("wav", wav), *((("labels", listed),) if labelled else ())):
         if not isinstance(given, str) or not given.strip(" ,"):
             raise InputError(
                 f"{manifest}, entry {number}: {key} must be text, got {given!r}; give it or drop "

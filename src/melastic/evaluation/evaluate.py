@@ -181,8 +181,20 @@ def run(
     max_unreadable: int = 0,
     on_clip: OnClip | None = None,
     autocast: Callable[[], Any] | None = None,
+    forward: Callable[[Batch], Tensor] | None = None,
 ) -> Outputs:
     """Logits of some clips of a data set, in the order of ``indices``.
+
+    Args:
+        model: the classifier.
+        dataset: the clips.
+        indices: which of them.
+        batch_tokens: most tokens of a batch, as a rule.
+        workers: processes that prepare batches.
+        max_unreadable: clips that may be unreadable.
+        on_clip: told about progress.
+        autocast: context of the model's precision; None: full.
+        forward: what is computed of a batch in place of logits; None: logits.
 
     Raises:
         InputError: if more clips than allowed cannot be read.
@@ -205,7 +217,10 @@ def run(
             moved = batch.to(device)
             started = time.perf_counter()
             with autocast() if autocast else torch.no_grad():
-                out = model(moved.spectrograms, view.patch, step_ms, kept)
+                if forward is None:
+                    out = model(moved.spectrograms, view.patch, step_ms, kept)
+                else:
+                    out = forward(moved)
             logits.append(out.float().cpu())
             seconds += time.perf_counter() - started
             done.append(batch)

@@ -26,6 +26,10 @@ class Metrics:
     loss: float
     """Mean loss, without label smoothing."""
 
+    def __str__(self) -> str:
+        """As people read it."""
+        return f"accuracy {self.accuracy:.4f}, mAP {self.mAP:.4f}"
+
 
 def measure_scores(
     logits: Float[Tensor, "clips classes"],

@@ -30,7 +30,7 @@ def plot_curves(rows: list[dict[str, Any]], path: Path) -> None:
         held_numbers = [row["epoch"] for row in held]
         losses = [row["val"]["loss"] for row in held]
         top.plot(held_numbers, losses, color=LINE[1], label="held-out loss")
-        for line, name in enumerate(("accuracy", "mAP")):
+        for line, name in enumerate(n for n in ("accuracy", "mAP") if n in held[0]["val"]):
             scores = [100 * row["val"][name] for row in held]
             bottom.plot(held_numbers, scores, color=LINE[line], label=f"held-out {name} (%)")
     for row in rows:

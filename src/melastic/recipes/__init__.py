@@ -7,14 +7,15 @@ from pathlib import Path
 
 from melastic.checkpoints.store import read_json
 from melastic.errors import unknown_name
-from melastic.recipes import esc50, flexible, fsdd, keywords, mamba, sounds, windows
+from melastic.recipes import esc50, flexible, fsdd, keywords, mamba, sounds, ssast, windows
 from melastic.serialize import from_json
-from melastic.training.config import TrainConfig
+from melastic.training.config import TrainConfig, kind_of
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sounds": sounds.sounds,
     "fsdd": fsdd.fsdd,
     "fsdd-loso": fsdd.fsdd_loso,
+    "ssast": ssast.ssast,
     "asc": keywords.asc,
     "asc-ast": flexible.asc_ast,
     "asc-flexiast": flexible.asc_flexiast,
@@ -54,5 +55,6 @@ def load_recipe(name_or_path: str) -> TrainConfig:
         return RECIPES[name_or_path]()
     path = Path(name_or_path)
     if path.suffix == ".json" or path.exists():
-        return from_json(TrainConfig, read_json(path), str(path))
+        given = read_json(path)
+        return from_json(kind_of(given), given, str(path))
     raise unknown_name("recipe", name_or_path, RECIPES)

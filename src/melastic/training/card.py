@@ -32,8 +32,7 @@ def model_card(
         "",
         f"# {config.name}",
         "",
-        f"An audio classifier with {len(splits.labels)} classes, made by "
-        f"`melastic train {config.name}`.",
+        *_said(config, splits),
         "",
         f"- {count:,} parameters ({model.config.name}), {gmacs(model.config, second):.3f} GMACs "
         "for a second of audio",
@@ -44,9 +43,22 @@ def model_card(
     for key, name in (("val", "held-out"), ("test", "test")):
         if key in row:
             scores = row[key]
+            mean = f", mAP {100 * scores['mAP']:.2f} %" if "mAP" in scores else ""
             lines.append(
-                f"- {name} clips: accuracy {100 * scores['accuracy']:.2f} %, mAP "
-                f"{100 * scores['mAP']:.2f} % ({scores['clips']} clips)"
+                f"- {name} clips: accuracy {100 * scores['accuracy']:.2f} %{mean} "
+                f"({scores['clips']} clips)"
             )
-    labels = ", ".join(splits.labels)
-    return "\n".join([*lines, "", f"Classes: {labels}", ""])
+    classes = ["", f"Classes: {', '.join(splits.labels)}"] if splits.labels else []
+    return "\n".join([*lines, *classes, ""])
+
+
+def _said(config: TrainConfig, splits: Splits) -> list[str]:
+    """What the model is."""
+    if splits.labels:
+        made = f"made by `melastic train {config.name}`"
+        return [f"An audio classifier with {len(splits.labels)} classes, {made}."]
+    return [
+        "An encoder of sounds without a head, trained to predict hidden patches of clips without "
+        f"labels by `melastic pretrain {config.name}`; accuracy is the share of hidden patches "
+        "that it tells apart. A start for training: `melastic train RECIPE --init FOLDER`.",
+    ]

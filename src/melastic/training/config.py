@@ -1,6 +1,7 @@
 """Everything a training run depends on. Each default stands here once, with its unit."""
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from melastic.options import several_of
 from melastic.patches.view import View
 from melastic.presets import architecture_of
 from melastic.training.curriculum import Draws
+from melastic.training.masks import Masking
 from melastic.training.phases import (
     EXAMPLE,
     Passing,
@@ -226,3 +228,57 @@ class TrainConfig:
                 "a model teaches itself at other patch sizes than its own, none are drawn; give "
                 "draws.patches, or distill.teacher"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig(TrainConfig):
+    """Masked pretraining: a run that asks for no labels.
+
+    Source: SSAST (arXiv:2110.09784).
+    """
+
+    data: DataConfig = DataConfig(test=None)
+    masking: Masking = Masking()
+
+    def __post_init__(self) -> None:
+        """Refuse what masks and a model without classes cannot do."""
+        TrainConfig.__post_init__(self)
+        if self.view.keep < 1 or self.draws.keep is not None or self.draws.patches:
+            raise InputError(
+                "pretraining hides patches of one size and keeps all others; leave view.keep, "
+                "draws.keep and draws.patches out"
+            )
+        if self.distill.weight or self.data.test is not None or self.data.balanced:
+            raise InputError(
+                "pretraining knows no classes; leave distill, data.test and data.balanced out"
+            )
+        if self.run.choose_by == "mAP":
+            raise InputError("pretraining has no mAP; set run.choose_by to loss or accuracy")
+
+
+def pretraining_of(config: TrainConfig) -> PretrainConfig:
+    """A recipe on clips whose labels nobody asks for; the best epoch has the lowest loss.
+
+    Args:
+        config: a recipe for clips with labels, or for pretraining already.
+    """
+    if isinstance(config, PretrainConfig):
+        return config
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    fields |= {
+        "data": replace(config.data, test=None, balanced=False),
+        "view": replace(config.view, keep=1.0),
+        "draws": replace(config.draws, keep=None, patches=()),
+        "distill": Distillation(),
+        "run": replace(config.run, choose_by="loss"),
+    }
+    return PretrainConfig(**{**fields, "name": f"{config.name}-pretrained"})
+
+
+def kind_of(given: Any) -> type[TrainConfig]:
+    """What kind of run settings are of: pretraining, if they say what is hidden.
+
+    Args:
+        given: the settings as JSON has them.
+    """
+    return PretrainConfig if isinstance(given, dict) and "masking" in given else TrainConfig

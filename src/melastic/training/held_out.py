@@ -1,24 +1,37 @@
 """Scores on held-out clips while training, over one process or several."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import Tensor
 
 from melastic.classifier import Classifier
-from melastic.data.loader import ClipDataset
+from melastic.data.loader import Batch, ClipDataset
 from melastic.evaluation.evaluate import Outputs, run
-from melastic.evaluation.metrics import Metrics
 from melastic.training.config import TrainConfig
 from melastic.training.setup import workers_for
 
 
 def gathered_outputs(
-    accelerator: Accelerator, model: Classifier, dataset: ClipDataset, config: TrainConfig
+    accelerator: Accelerator,
+    model: Classifier,
+    dataset: ClipDataset,
+    config: TrainConfig,
+    forward: Callable[[Batch], Tensor] | None = None,
 ) -> Outputs:
-    """Logits of all clips of a data set, shared out among the processes; each gets them all."""
+    """Logits of all clips of a data set, shared out among the processes; each gets them all.
+
+    Args:
+        accelerator: of the run.
+        model: its classifier.
+        dataset: the clips.
+        config: the run's settings.
+        forward: what is computed of a batch in place of logits; None: logits.
+    """
     rank, world = accelerator.process_index, accelerator.num_processes
     outputs = run(
         model,
@@ -28,6 +41,7 @@ def gathered_outputs(
         workers=workers_for(config, dataset.features),
         max_unreadable=config.data.max_unreadable,
         autocast=accelerator.autocast,
+        forward=forward,
     )
     if world == 1:
         return outputs
@@ -41,10 +55,10 @@ def gathered_outputs(
 
 
 def is_better(
-    metrics: Metrics, best: float | None, choose_by: Literal["accuracy", "mAP", "loss"]
+    metrics: object, best: float | None, choose_by: Literal["accuracy", "mAP", "loss"]
 ) -> bool:
     """Whether scores beat the best so far."""
-    score = getattr(metrics, choose_by)
+    score: float = getattr(metrics, choose_by)
     if best is None or math.isnan(best):
         return True
     return score < best if choose_by == "loss" else score > best

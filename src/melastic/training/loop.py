@@ -16,15 +16,14 @@ from melastic.classifier import Classifier
 from melastic.data.features import too_many_unreadable
 from melastic.data.loader import Batch, ClipDataset, load_batches
 from melastic.errors import DivergedError
-from melastic.evaluation.metrics import Metrics, measure_scores
-from melastic.evaluation.plots import plot_confusion, plot_curves
+from melastic.evaluation.metrics import Metrics
+from melastic.evaluation.plots import plot_curves
 from melastic.progress import bar, clock_text
 from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
 from melastic.training.curriculum import Curriculum
-from melastic.training.held_out import gathered_outputs, is_better
+from melastic.training.held_out import is_better
 from melastic.training.ledger import Costs, macs_text
-from melastic.training.objective import Objective
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
 from melastic.training.record import Record, read_metrics
@@ -40,6 +39,7 @@ from melastic.training.setup import (
 )
 from melastic.training.stage import Stage
 from melastic.training.state import STATE, Progress, load_memory, load_state, save_state
+from melastic.training.task import MaskedMetrics, task_of
 
 ALONE = Stage()
 
@@ -91,16 +91,18 @@ class Trainer:
             seed=config.run.seed,
         )
         self.sampler = build_sampler(config, self.splits, self.model, training, failed)
+        self.task = task_of(config, self.model, self.splits)
+        self.trained = self.task.module
         self.parts = Parts(config.optim, self.curriculum, self.clips, self.model.config)
         self.per_epoch = len(self.sampler.epoch(0))
-        self.model.to(accelerator.device)
-        self.average = WeightAverage(self.model, config.optim)
+        self.trained.to(accelerator.device)
+        if before is not None:
+            self.task.carry(before)
+        self.average = WeightAverage(self.trained, config.optim)
         self.wrapped, self.optimizer = accelerator.prepare(
-            self.model, build_optimizer(self.model, config.optim)
+            self.trained, build_optimizer(self.trained, config.optim)
         )
-        self.objective = Objective(
-            config, self.wrapped, self.model.config, multi_label=self.splits.multi_label
-        )
+        self.objective = self.task.objective(self.wrapped)
         if before is not None and config.passing.optimizer == "carried":
             load_memory(before, self.optimizer)
         self.progress = self._progress(list(failed.values()))
@@ -114,12 +116,13 @@ class Trainer:
         progress = load_state(
             self.folder,
             begun.config,
-            self.model,
+            self.trained,
             self.average,
             self.optimizer,
             self.accelerator.scaler,
         )
         self.objective.ledger.costs = Costs(**progress.costs)  # type: ignore[arg-type]
+        self.objective.sums.update(progress.sums)
         return progress
 
     def run(self) -> Classifier:
@@ -133,7 +136,7 @@ class Trainer:
             while not ended:
                 began = time.monotonic()
                 self._epoch()
-                self.average.after_epoch(self.model, progress.epoch)
+                self.average.after_epoch(self.trained, progress.epoch)
                 progress.epoch += 1
                 self._finish_epoch(time.monotonic() - began)
                 progress.step_in_epoch, progress.loss_sum = 0, 0.0
@@ -157,7 +160,7 @@ class Trainer:
             for clips, parts in left:
                 self._set_learning_rate()
                 progress.loss_sum += self._step(batches, len(parts), clips)
-                self.average.after_step(self.model, progress.step)
+                self.average.after_step(self.trained, progress.step)
                 progress.step += 1
                 progress.step_in_epoch += 1
                 advance(progress.step_in_epoch, len(steps))
@@ -246,16 +249,17 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
             "clips_per_s": len(self.splits.train) / seconds,
             "elapsed_s": progress.elapsed_s,
+            **self.objective.close(self.accelerator),
             **self.objective.ledger.close(self.accelerator),
         }
         progress.train_gmacs += row["train_gmacs"]
         text = f"{self.stage.title(progress.epoch, config.optim.epochs)}  loss {row['loss']:.4f}"
         last = progress.epoch == config.optim.epochs
         if self.splits.val and (last or progress.epoch % config.run.evaluate_every == 0):
-            with self.average.swapped(self.model):
+            with self.average.swapped(self.trained):
                 metrics = self._scores(self.held_out)
                 row["val"] = asdict(metrics)
-                text += f"  held out: accuracy {metrics.accuracy:.4f}, mAP {metrics.mAP:.4f}"
+                text += f"  held out: {metrics}"
                 if is_better(metrics, progress.best_score, config.run.choose_by):
                     progress.best_score = getattr(metrics, config.run.choose_by)
                     progress.best_epoch = progress.epoch
@@ -271,19 +275,16 @@ class Trainer:
         """Whether no epoch shall follow."""
         return self.stage.is_over(self.progress, self.config, self.folder, self.accelerator)
 
-    def _scores(self, features: Any, plot: Path | None = None) -> Metrics:
+    def _scores(self, features: Any, plot: Path | None = None) -> Metrics | MaskedMetrics:
         """Scores over clips, shared out among the processes."""
         dataset = ClipDataset(features, self.splits.labels, self.model.config.frontend)
-        outputs = gathered_outputs(self.accelerator, self.model, dataset, self.config)
-        if plot and self.main:
-            plot_confusion(outputs, self.splits.labels, plot)
-        return measure_scores(outputs.logits, outputs.targets, multi_label=self.splits.multi_label)
+        return self.task.scores(self.accelerator, dataset, plot)
 
     def _finish(self) -> Classifier:
         """Keep the last weights where none were chosen, evaluate on the test clips, and plot."""
         row: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         if not self.splits.val or self.config.run.keep == "last":
-            with self.average.swapped(self.model):
+            with self.average.swapped(self.trained):
                 self._save_model(row)
         self.accelerator.wait_for_everyone()
         self.model.load_state_dict(load_folder(self.folder / MODEL).state_dict())
@@ -295,10 +296,7 @@ class Trainer:
             row["test"] = asdict(metrics)
             self.record.add(row)
             self._save_model(row)
-            self.record.note(
-                f"test: accuracy {metrics.accuracy:.4f}, mAP {metrics.mAP:.4f} "
-                f"({metrics.clips} clips)"
-            )
+            self.record.note(f"test: {metrics} ({metrics.clips} clips)")
         if self.main:
             plot_curves(read_metrics(self.folder), self.folder / "curves.png")
         if self.progress.unreadable:
@@ -310,10 +308,11 @@ class Trainer:
     def _introduce(self) -> None:
         """Say what is about to happen."""
         splits, count = self.splits, sum(p.numel() for p in self.model.parameters())
+        classes = f"of {len(splits.labels)} classes" if splits.labels else "without labels"
         resumed = f", resumed at step {self.progress.step}" if self.progress.step else ""
         self.record.note(
             f"{self.config.name}: {len(splits.train)} training, {len(splits.val)} held-out and "
-            f"{len(splits.test)} test clips of {len(splits.labels)} classes; {count:,} parameters; "
+            f"{len(splits.test)} test clips {classes}; {count:,} parameters; "
             f"{self.per_epoch} steps an epoch on {self.accelerator.device}{resumed}"
         )
 
@@ -327,11 +326,12 @@ class Trainer:
         """Write the state of the run."""
         self.saved_at = time.monotonic()
         self.progress.costs = asdict(self.objective.ledger.costs)
+        self.progress.sums = dict(self.objective.sums)
         if self.main:
             save_state(
                 self.folder,
                 self.progress,
-                self.model,
+                self.trained,
                 self.average,
                 self.optimizer,
                 self.accelerator.scaler,

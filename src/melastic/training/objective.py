@@ -1,8 +1,10 @@
 """The loss of a batch: the labels, and what a teacher says."""
 
 import dataclasses
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,6 +42,7 @@ class Objective:
         self.multi_label = multi_label
         self.curriculum = Curriculum(config.view, config.draws, config.run.seed)
         self.ledger = Ledger(made_of)
+        self.sums: dict[str, float] = {}
         self.teacher: Classifier | None = None
         if config.distill.weight and config.distill.teacher is not None:
             self.teacher = _teacher(config.distill.teacher, made_of)
@@ -72,6 +75,15 @@ class Objective:
         target = self._logits(batch, epoch, step, own)
         followed = torch.lerp(loss, self._followed(logits, target.detach()), distill.weight)
         return (followed + self._labelled(target, batch)) / 2
+
+    def close(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Nothing is measured beside the loss.
+
+        Args:
+            accelerator: of the run.
+        """
+        del accelerator
+        return {}
 
     def _logits(self, batch: Batch, epoch: int, step: int, patch: FreqTime | None) -> Tensor:
         """Logits of a batch with the tokens that the step keeps."""

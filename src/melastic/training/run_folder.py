@@ -6,7 +6,7 @@ from typing import Any
 from melastic.checkpoints.store import read_json, write_json
 from melastic.errors import InputError
 from melastic.serialize import from_json, to_json
-from melastic.training.config import TrainConfig
+from melastic.training.config import TrainConfig, kind_of
 from melastic.training.state import STATE
 
 CONFIG, MODEL = "config.json", "model"
@@ -48,7 +48,8 @@ def read_run_config(folder: Path) -> TrainConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder}: holds no run (no {CONFIG}); check the folder")
-    return from_json(TrainConfig, read_json(path), str(path))
+    given = read_json(path)
+    return from_json(kind_of(given), given, str(path))
 
 
 def read_older_config(folder: Path) -> TrainConfig:
@@ -65,8 +66,9 @@ def read_older_config(folder: Path) -> TrainConfig:
     path = folder / CONFIG
     if not path.is_file():
         return read_run_config(folder)
-    usual = to_json(TrainConfig(name=""))
-    return from_json(TrainConfig, _completed(read_json(path), usual), str(path))
+    given = read_json(path)
+    kind = kind_of(given)
+    return from_json(kind, _completed(given, to_json(kind(name=""))), str(path))
 
 
 def _completed(given: Any, usual: Any) -> Any:

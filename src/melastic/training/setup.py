@@ -25,7 +25,7 @@ from melastic.presets import PRESETS
 from melastic.progress import bar, note
 from melastic.randomness import generator
 from melastic.serialize import to_json
-from melastic.training.config import TrainConfig
+from melastic.training.config import PretrainConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Splits:
     test: list[Clip]
     """Clips that the finished model is evaluated on; may be empty."""
     labels: tuple[str, ...]
+    """Classes; none in pretraining."""
     multi_label: bool
 
 
@@ -54,7 +55,8 @@ def split_clips(config: TrainConfig) -> Splits:
             "data.manifest is required; write one with 'melastic data prepare' and pass "
             "--data.manifest FILE"
         )
-    clips = read_manifest(data.manifest)
+    labelled = not isinstance(config, PretrainConfig)
+    clips = read_manifest(data.manifest, labelled=labelled)
     train = select(clips, data.train)
     val = select(clips, data.val) if data.val else []
     if data.val_share:
@@ -68,6 +70,8 @@ def split_clips(config: TrainConfig) -> Splits:
                 f"as {min(shared)[0]}; change the selections"
             )
     check_files([*train, *val, *test])
+    if not labelled:
+        return Splits(train, val, test, (), multi_label=False)
     labels = label_names([*train, *val, *test])
     unseen = set(labels) - {label for clip in train for label in clip.labels}
     if unseen:

@@ -43,6 +43,8 @@ class Progress:
     """Multiply-adds of the epochs done (10^9)."""
     costs: dict[str, float] = field(default_factory=dict)
     """What the steps done in the epoch that is under way have cost."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """What else was measured in them, added up."""
     config: str = ""
     """Fingerprint of the configuration."""
 

@@ -1,0 +1,55 @@
+"""One manifest of several."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from melastic.data.manifest import LABEL_SEPARATOR, read_manifest, select, write_manifest
+from melastic.errors import InputError
+
+SET = "set"
+"""Column that says which manifest a clip is from."""
+
+
+def joined(manifests: Sequence[Path], rules: Sequence[str], out: Path) -> int:
+    """Write the clips of several manifests to one, with all their columns.
+
+    Labels are kept, clips without any included; paths become relative to the new manifest.
+
+    Args:
+        manifests: CSV or JSON.
+        rules: which clips of each, as :func:`~melastic.data.manifest.select` reads it.
+        out: the new manifest.
+
+    Returns:
+        How many clips it lists.
+
+    Raises:
+        InputError: if there are not as many rules as manifests, two have the same name, or one
+            cannot be read.
+    """
+    names = [path.stem for path in manifests]
+    if len(rules) != len(manifests):
+        raise InputError(
+            f"--select takes one rule for each of {len(manifests)} manifests, got {len(rules)}; "
+            "'all' names every clip"
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"the names of manifests tell clips apart, {twice} is there twice")
+    rows: list[dict[str, object]] = []
+    for path, name, rule in zip(manifests, names, rules, strict=True):
+        for clip in select(read_manifest(path, labelled=False), rule):
+            rows.append(
+                {
+                    "file": os.path.relpath(clip.path, out.parent),
+                    "label": LABEL_SEPARATOR.join(clip.labels),
+                    "start_s": f"{clip.start_s:g}" if clip.start_s else "",
+                    "end_s": "" if clip.end_s is None else repr(clip.end_s),
+                    SET: name,
+                    **{key: value for key, value in clip.columns.items() if key != SET},
+                }
+            )
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    write_manifest(out, [{key: row.get(key, "") for key in columns} for row in rows])
+    return len(rows)

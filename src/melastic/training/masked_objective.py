@@ -1,0 +1,113 @@
+"""The loss of a batch of clips in masked pretraining, and its costs."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from melastic.config import ModelConfig
+from melastic.data.loader import Batch
+from melastic.patches.grid import FreqTime
+from melastic.randomness import generator
+from melastic.training.config import PretrainConfig
+from melastic.training.ledger import GRADIENTS, Ledger
+from melastic.training.masked import Outcome
+
+MEASURED = ("discriminative", "generative", "accuracy")
+"""What is recorded beside the loss: InfoNCE, mean squared error, share of patches told apart."""
+
+
+class MaskedObjective:
+    """Loss of each clip of a batch, under the masks that a step draws."""
+
+    def __init__(self, config: PretrainConfig, model: nn.Module, made_of: ModelConfig) -> None:
+        """Remember what is trained.
+
+        Args:
+            config: the run's settings.
+            model: the model of both tasks, perhaps wrapped for several processes.
+            made_of: configuration of the classifier in it.
+        """
+        self.config, self.model, self.made_of = config, model, made_of
+        self.ledger = Ledger(made_of)
+        self.sums = dict.fromkeys((*MEASURED, "clips"), 0.0)
+
+    def losses(self, batch: Batch, epoch: int, step: int) -> Float[Tensor, " clips"]:
+        """Loss of each clip; a process without clips computes a silent one that counts nothing.
+
+        Args:
+            batch: some of the step's clips.
+            epoch: of the step; masks are drawn for steps.
+            step: which masks are drawn for.
+        """
+        del epoch
+        if not batch.indices:
+            patch = self.made_of.patches.patch
+            silence = torch.zeros(1, self.made_of.frontend.num_mels, patch.time)
+            outcome = self.model(silence.to(batch.frames), [torch.tensor([0])])
+            return outcome.loss * 0
+        outcome = self._outcome(batch, self.config.run.seed, "hidden", step)
+        for name in MEASURED:
+            self.sums[name] += getattr(outcome, name).detach().sum().item()
+        self.sums["clips"] += len(batch.indices)
+        return outcome.loss
+
+    def held_out(self, batch: Batch) -> Float[Tensor, "clips measured"]:
+        """Loss and what is measured of held-out clips, each under a mask that never changes.
+
+        Args:
+            batch: some of them.
+        """
+        counted = self.ledger.costs
+        self.ledger.costs = type(counted)()
+        outcome = self._outcome(batch, 0, "held out")
+        self.ledger.costs = counted
+        return torch.stack([outcome.loss, *(getattr(outcome, n) for n in MEASURED)], dim=1)
+
+    def close(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Means over the clips of an epoch, of all processes together; the next begins at zero.
+
+        Args:
+            accelerator: of the run.
+        """
+        values = torch.tensor(list(self.sums.values()), dtype=torch.float64)
+        if accelerator.num_processes > 1:
+            values = accelerator.reduce(values.to(accelerator.device)).cpu()
+        self.sums = dict.fromkeys(self.sums, 0.0)
+        *sums, clips = values.tolist()
+        return {name: total / max(1.0, clips) for name, total in zip(MEASURED, sums, strict=True)}
+
+    def _outcome(self, batch: Batch, seed: int, *keys: int | str) -> Outcome:
+        """Both tasks on a batch."""
+        hidden = [
+            self._hidden(frames, step_ms, generator(seed, *keys, index))
+            for frames, step_ms, index in zip(
+                batch.lengths, batch.steps_ms, batch.indices, strict=True
+            )
+        ]
+        self.ledger.add(batch.lengths, None, None)
+        self.ledger.costs.train_gmacs += sum(task_gmacs(self.made_of, len(h)) for h in hidden)
+        outcome: Outcome = self.model(batch.spectrograms, hidden, batch.steps_ms)
+        return outcome
+
+    def _hidden(self, frames: int, step_ms: float, draw: torch.Generator) -> Int[Tensor, " hidden"]:
+        """Which patches of a clip are hidden."""
+        patches, mels = self.made_of.patches, self.made_of.frontend.num_mels
+        shape = patches.grid(FreqTime(mels, frames)).shape
+        return self.config.masking.draw(shape, patches.patch, step_ms, draw)
+
+
+def task_gmacs(made_of: ModelConfig, hidden: int) -> float:
+    """Multiply-adds (10^9) of both tasks for one clip, forward and backward.
+
+    Args:
+        made_of: configuration of the classifier.
+        hidden: patches that are hidden. Their products with each other have one gradient: the
+            pixels need none.
+    """
+    dim, patch = made_of.encoder.dim, made_of.patches.patch
+    pixels = patch.freq * patch.time
+    heads = 2 * hidden * (dim * dim + dim * pixels)
+    return ((1 + GRADIENTS) * heads + 2 * hidden * hidden * pixels) / 1e9
