@@ -23,14 +23,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launch(config, folder, *, processes):
+def launch(config, folder, *, processes, verb="train"):
     """``accelerate launch -m melastic train``, as a user types it."""
     recipe = folder.with_suffix(".json")
     recipe.write_text(json.dumps(to_json(config)))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
     command += ["--num_processes", str(processes), "--num_machines", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(free_port()), "-m", "melastic", "train", str(recipe)]
+    command += ["--main_process_port", str(free_port()), "-m", "melastic", verb, str(recipe)]
     command += ["--out", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

@@ -28,7 +28,8 @@ from melastic.serialize import to_json
 class Outputs:
     """Logits and targets of some clips, in the order of the clips."""
 
-    logits: Float[Tensor, "clips classes"]
+    logits: Float[Tensor, "clips values"]
+    """Or what was computed in their place."""
     targets: Float[Tensor, "clips classes"]
     frames: tuple[int, ...]
     """Frames of each clip."""

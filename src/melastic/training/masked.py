@@ -61,6 +61,7 @@ class MaskedModel(nn.Module):
         self.mask_token = nn.Parameter(torch.randn(dim) / dim**0.5)
         self.tell = task_head(dim, pixels)
         self.draw = task_head(dim, pixels)
+        classifier.pool.requires_grad_(requires_grad=False)
 
     def forward(
         self,

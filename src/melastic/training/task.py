@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -44,38 +43,6 @@ class MaskedMetrics:
         )
 
 
-class Task(Protocol):
-    """What a run trains for."""
-
-    module: nn.Module
-    """What is trained: the classifier, or what is around it."""
-
-    def objective(self, wrapped: nn.Module) -> Objective | MaskedObjective:
-        """Losses of batches.
-
-        Args:
-            wrapped: the module, perhaps wrapped for several processes.
-        """
-
-    def scores(
-        self, accelerator: Accelerator, dataset: ClipDataset, plot: Path | None = None
-    ) -> Metrics | MaskedMetrics:
-        """Scores over clips, shared out among the processes.
-
-        Args:
-            accelerator: of the run.
-            dataset: the clips.
-            plot: where a figure of the errors goes; None: nowhere.
-        """
-
-    def carry(self, before: Path) -> None:
-        """Take over what is not the classifier's from the phase before.
-
-        Args:
-            before: its folder.
-        """
-
-
 class Labelled:
     """Tell the labels of clips."""
 
@@ -85,14 +52,24 @@ class Labelled:
         self.module: nn.Module = model
 
     def objective(self, wrapped: nn.Module) -> Objective:
-        """Loss against the labels."""
+        """Loss against the labels.
+
+        Args:
+            wrapped: the module, perhaps wrapped for several processes.
+        """
         multi_label = self.splits.multi_label
         return Objective(self.config, wrapped, self.model.config, multi_label=multi_label)
 
     def scores(
         self, accelerator: Accelerator, dataset: ClipDataset, plot: Path | None = None
     ) -> Metrics:
-        """Accuracy and its like; the figure is a confusion matrix."""
+        """Accuracy and its like, over clips that are shared out among the processes.
+
+        Args:
+            accelerator: of the run.
+            dataset: the clips.
+            plot: where a confusion matrix goes; None: nowhere.
+        """
         outputs = gathered_outputs(accelerator, self.model, dataset, self.config)
         if plot and accelerator.is_main_process:
             plot_confusion(outputs, self.splits.labels, plot)
@@ -100,7 +77,11 @@ class Labelled:
         return measure_scores(outputs.logits, outputs.targets, multi_label=multi_label)
 
     def carry(self, before: Path) -> None:
-        """There is nothing else."""
+        """There is nothing but the classifier to take over.
+
+        Args:
+            before: folder of the phase before.
+        """
 
 
 class Masked:
@@ -113,13 +94,23 @@ class Masked:
         self.module: nn.Module = MaskedModel(model, config.masking)
 
     def objective(self, wrapped: nn.Module) -> MaskedObjective:
-        """Loss of both tasks."""
+        """Loss of both tasks.
+
+        Args:
+            wrapped: the module, perhaps wrapped for several processes.
+        """
         return MaskedObjective(self.config, wrapped, self.model.config)
 
     def scores(
         self, accelerator: Accelerator, dataset: ClipDataset, plot: Path | None = None
     ) -> MaskedMetrics:
-        """How well hidden patches are predicted; there is no figure."""
+        """How well hidden patches are predicted, over clips shared out among the processes.
+
+        Args:
+            accelerator: of the run.
+            dataset: the clips.
+            plot: where a figure would go; there is none.
+        """
         del plot
         forward = MaskedObjective(self.config, self.module, self.model.config).held_out
         outputs = gathered_outputs(accelerator, self.model, dataset, self.config, forward)
@@ -128,7 +119,11 @@ class Masked:
         return MaskedMetrics(clips=len(outputs.logits), loss=loss, **named)
 
     def carry(self, before: Path) -> None:
-        """The mask token, and the heads where patches have the same size."""
+        """The mask token, and the heads where patches have the same size.
+
+        Args:
+            before: folder of the phase before.
+        """
         held = load_file(before / STATE)
         own = self.module.state_dict()
         with torch.no_grad():
@@ -137,6 +132,10 @@ class Masked:
                 fits = given is not None and given.shape == value.shape
                 if fits and not name.startswith("classifier."):
                     value.copy_(given)
+
+
+Task = Labelled | Masked
+"""What a run trains for. ``module`` is what is trained: the classifier, or what is around it."""
 
 
 def task_of(config: TrainConfig, model: Classifier, splits: Splits) -> Task:
