@@ -229,15 +229,19 @@ def run(
             on_clip(finished, len(indices))
     if not done:
         raise too_many_unreadable(unreadable or ["no clip was readable"], max_unreadable)
+    outputs = _in_order(done, logits, indices)
+    return replace(outputs, unreadable=tuple(unreadable), model_seconds=seconds)
+
+
+def _in_order(done: Sequence[Batch], logits: Sequence[Tensor], indices: Sequence[int]) -> Outputs:
+    """What was computed of batches, in the order of the clips."""
     place = {index: i for i, index in enumerate(indices)}
     order = torch.tensor([place[i] for batch in done for i in batch.indices]).argsort()
     frames = [n for batch in done for n in batch.lengths]
     return Outputs(
-        logits=torch.cat(logits)[order],
+        logits=torch.cat(list(logits))[order],
         targets=torch.cat([batch.targets for batch in done])[order],
         frames=tuple(frames[i] for i in order.tolist()),
-        unreadable=tuple(unreadable),
-        model_seconds=seconds,
     )
 
 
