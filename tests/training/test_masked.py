@@ -1,15 +1,19 @@
 """Masked pretraining: each clip by itself, whatever it is batched with and whoever encodes it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from melastic.classifier import Classifier
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime
 from melastic.randomness import generator
 from melastic.training.masked import MaskedModel
 from melastic.training.masked_losses import drawn_error, told_apart
 from melastic.training.masks import Masking
+from melastic.training.units import units_of
 from tests.models import MELS, mamba, small, windows
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
@@ -22,17 +26,15 @@ MAKERS = {
     "mamba-middle": lambda: mamba(class_token="middle"),
     "mamba-both": lambda: mamba(class_token="both"),
     "mamba-last": lambda: mamba(class_token="last"),
+    "windows": windows,
+    "windows-mean": lambda: windows("mean", patch=(2, 3), depths=(1, 2)),
 }
 
 
 def hidden_of(model, clips, share=0.6):
     """A mask for each clip."""
-    config, masking = model.config, Masking(share=share)
-    patch = config.patches.patch
-    return [
-        masking.draw(config.patches.grid(FreqTime(*clip.shape)).shape, patch, 10.0, generator(0, i))
-        for i, clip in enumerate(clips)
-    ]
+    masking, units = Masking(share=share), [units_of(model.config, c.shape[1]) for c in clips]
+    return [masking.draw(u.shape, u.size, 10.0, generator(0, i)) for i, u in enumerate(units)]
 
 
 def clips_of(*lengths):
@@ -55,21 +57,23 @@ def test_a_clip_has_the_same_losses_alone_and_in_any_batch(name):
 def test_what_is_hidden_is_not_seen_but_asked(name):
     model = MaskedModel(MAKERS[name](), Masking())
     classifier, clip = model.classifier, torch.randn(MELS, 60)
-    patch = classifier.config.patches.patch
-    hidden = hidden_of(classifier, [clip])
-    pixels = classifier.patch_embed.pixels(clip[None])[0]
-    grid = classifier.config.patches.grid(FreqTime(*clip.shape)).shape
-    changed = clip.clone()
+    units = units_of(classifier.config, 60)
+    hidden, height, length = hidden_of(classifier, [clip]), *units.size
+    changed, target = clip.clone(), []
     for place in hidden[0].tolist():
-        row, column = divmod(place, grid.time)
-        rows = slice(row * patch.freq, (row + 1) * patch.freq)
-        columns = slice(column * patch.time, (column + 1) * patch.time)
+        row, column = divmod(place, units.shape.time)
+        rows = slice(row * height, (row + 1) * height)
+        columns = slice(column * length, (column + 1) * length)
+        whole = torch.zeros(height, length)
+        held = clip[rows, columns]
+        whole[: held.shape[0], : held.shape[1]] = held
+        target.append(whole.flatten())
         changed[rows, columns] = 0
     seen = []
     model.draw.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     first, second = model([clip], hidden), model([changed], hidden)
     assert_close(seen[0], seen[1])
-    target = pixels[hidden[0]][None]
+    target = torch.stack(target)[None]
     assert_close(first.generative, drawn_error(model.draw(seen[0]), target))
     assert_close(second.generative, drawn_error(model.draw(seen[0]), target * 0))
 
@@ -123,8 +127,39 @@ def test_neither_pooling_nor_head_has_a_part():
     assert unused == {"pool", "head"}
 
 
-@pytest.mark.parametrize("make", [windows, lambda: small("mean", ((16, 16), (10, 10)))])
-def test_patches_that_could_be_read_off_others_are_refused(make):
-    with pytest.raises(InputError, match="neither overlap nor are folded") as caught:
+def stretching():
+    config = windows().config
+    fold = replace(config.patches.fold, rule="stretch", frames=64)
+    return Classifier(replace(config, patches=replace(config.patches, fold=fold)))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: small("mean", ((16, 16), (10, 10))), "patches that do not overlap"),
+        (stretching, "use the fold rule 'bands'"),
+    ],
+)
+def test_what_could_be_read_off_something_else_is_refused(make, words):
+    with pytest.raises(InputError, match=words) as caught:
         MaskedModel(make(), Masking())
     assert "\n" not in str(caught.value)
+
+
+def test_a_cell_of_a_window_encoder_is_the_token_that_its_patches_become():
+    model, frames = windows(patch=(4, 4)), 100
+    units = units_of(model.config, frames)
+    assert (units.size, units.side, units.shape) == (FreqTime(16, 16), 4, FreqTime(2, 7))
+    for place in (0, 5, 8, 13):
+        row, column = divmod(place, 7)
+        clip = torch.zeros(MELS, frames)
+        clip[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 1
+        embed = model.patch_embed([clip[None]])[0][0]
+        inside = (embed - embed.mode(0).values).abs().sum(1) > 1e-6
+        chosen = units.patches(torch.tensor([place]))
+        filled = chosen[inside[chosen]]
+        assert set(inside.nonzero()[:, 0].tolist()) == set(filled.tolist())
+        assert len(filled) in (16, 4 * -(-(frames - 96) // 4))
+        token = units.tokens(torch.tensor([place])).item()
+        columns, bands = model.config.patches.grid(FreqTime(MELS, frames)).shape.time // 4, 2
+        assert token == (column // columns * bands + row) * columns + column % columns

@@ -17,7 +17,7 @@ from melastic.data.loader import Batch
 from melastic.errors import InputError
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import train
-from melastic.training.config import PretrainConfig, pretraining_of
+from melastic.training.config import ModelChoice, PretrainConfig, pretraining_of
 from melastic.training.curriculum import Draws
 from melastic.training.loop import Trainer
 from melastic.training.masked import MaskedModel
@@ -25,7 +25,7 @@ from melastic.training.masked_objective import MaskedObjective
 from melastic.training.masks import Masking
 from melastic.training.phases import phase_of
 from melastic.training.run_folder import read_run_config
-from tests.models import MELS, mamba, small
+from tests.models import MELS, mamba, small, windows
 from tests.training.test_resume import same, settings, weights
 from tests.training.test_two_processes import launch, rows
 
@@ -119,6 +119,20 @@ def test_pretraining_goes_from_coarse_to_fine_with_the_share_hidden_kept(unlabel
     assert torch.equal(trainer.trained.tell[2].weight, coarse["average/tell.2.weight"])
 
 
+@pytest.mark.parametrize("preset", ["aum-nano", "htsat-nano"])
+def test_every_kind_of_encoder_is_pretrained_and_trained_on(tones, unlabelled, tmp_path, preset):
+    sizes = {"dim": 16, "depth": 1, "patch": 16, "input_size": (128, 50), "num_heads": 1}
+    if preset == "htsat-nano":
+        sizes = {"dim": 8, "depths": (1, 1), "num_heads": 1, "window": 4, "input_size": (32, 32)}
+        sizes |= {"sample_rate": 16_000, "bands": 2}
+    choice = ModelChoice.of(preset, **sizes)
+    optim = replace(settings(tones).optim, batch_tokens=2000, epochs=2)
+    train(hiding(unlabelled, model=choice, optim=optim), tmp_path / "before")
+    config = replace(settings(tones), optim=optim, view=View())
+    config = replace(config, model=replace(choice, init=str(tmp_path / "before")))
+    assert train(config, tmp_path / "after").labels == ("high", "low", "middle")
+
+
 def test_two_processes_pretrain_as_one_does(unlabelled, tmp_path):
     config = hiding(unlabelled)
     config = replace(
@@ -136,7 +150,7 @@ def test_two_processes_pretrain_as_one_does(unlabelled, tmp_path):
         assert shared["val"]["loss"] == pytest.approx(alone["val"]["loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("make", [small, mamba])
+@pytest.mark.parametrize("make", [small, mamba, windows])
 def test_the_ledger_equals_torchs_counter(make):
     clips, frames = 200, 57
     headless = Classifier(replace(make().config, labels=()))

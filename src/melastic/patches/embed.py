@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from melastic.errors import InputError
 from melastic.patches.config import PatchConfig
 from melastic.patches.fold import folded
 from melastic.patches.grid import FreqTime, PatchGrid
@@ -52,30 +51,12 @@ class PatchEmbed(nn.Module):
             pairs = zip(fitted, grids, strict=True)
             maps = [self._convolve(group, kernel, grid.stride) for group, grid in pairs]
             return maps if self.norm is None else [self.norm(tokens) for tokens in maps]
-        pixels = torch.cat([_cut(group, patch) for group in fitted])
+        pixels = torch.cat([cut(group, patch) for group in fitted])
         tokens = functional.linear(pixels, kernel.flatten(1), self.bias)
         tokens = tokens if self.norm is None else self.norm(tokens)
         shapes = [(len(g), grid.num_patches) for g, grid in zip(groups, grids, strict=True)]
         pieces = tokens.split([clips * length for clips, length in shapes])
         return [piece.unflatten(0, shape) for piece, shape in zip(pieces, shapes, strict=True)]
-
-    def pixels(
-        self, spectrograms: Float[Tensor, "clips freq time"]
-    ) -> Float[Tensor, "clips tokens pixels"]:
-        """What the patches hold, in patches of the kernel's own size.
-
-        Raises:
-            InputError: if patches overlap, or clips are folded.
-        """
-        grid = self.config.grid(FreqTime(*spectrograms.shape[1:]))
-        if grid.stride != grid.patch or self.config.fold is not None:
-            raise InputError(
-                "the pixels of a patch are its own where patches neither overlap nor are folded, "
-                f"got patches of {grid.patch} every {grid.stride}"
-                f"{' of folded clips' if self.config.fold else ''}; use another model"
-            )
-        flat = _cut(_fit(spectrograms, grid), grid.patch)
-        return flat.unflatten(0, (len(spectrograms), -1))
 
     def _scaled(self, spectrograms: Tensor) -> Tensor:
         """Each mel bin scaled and shifted, where the model learns how."""
@@ -105,8 +86,15 @@ def _fit(spectrograms: Tensor, grid: PatchGrid) -> Tensor:
     return functional.pad(spectrograms, (0, covered.time - size.time, 0, covered.freq - size.freq))
 
 
-def _cut(spectrograms: Tensor, patch: FreqTime) -> Float[Tensor, "tokens pixels"]:
-    """Pixels of patches that do not overlap."""
+def cut(
+    spectrograms: Float[Tensor, "clips freq time"], patch: FreqTime
+) -> Float[Tensor, "tokens pixels"]:
+    """Pixels of patches that do not overlap, those of a clip row by row.
+
+    Args:
+        spectrograms: of a size that whole patches fill.
+        patch: mel bins and frames of one.
+    """
     return rearrange(
         spectrograms,
         "clips (freq pf) (time pt) -> (clips freq time) (pf pt)",

@@ -1,6 +1,7 @@
 """The model of masked pretraining: a classifier's encoder, and what is asked of it."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -8,13 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from melastic.classifier import Classifier
-from melastic.errors import InputError
-from melastic.inputs import Hops, Spectrograms, checked, one_hop_each, stacked
+from melastic.inputs import Hops, Spectrograms, checked, one_hop_each
 from melastic.patches.batch import Hidden
-from melastic.patches.grid import FreqTime
 from melastic.pooling import without_class_tokens
 from melastic.training.masked_losses import drawn_error, told_apart
 from melastic.training.masks import Masking
+from melastic.training.units import check_units, unit_pixels, units_of
 
 
 class Outcome(NamedTuple):
@@ -31,7 +31,10 @@ class Outcome(NamedTuple):
 
 
 class MaskedModel(nn.Module):
-    """Patch tokens, some of them hidden, through the encoder; two heads predict the hidden patches.
+    """Patch tokens, some of them hidden, through the encoder; two heads predict what is hidden.
+
+    What is hidden as a whole are units (:mod:`melastic.training.units`): patches, or cells of a
+    window encoder's last grid.
 
     One pass with one mask serves both tasks (ours: it costs half; the official code passes twice,
     with masks drawn apart). Class tokens take part and are not asked. The pooling and the head of
@@ -44,21 +47,15 @@ class MaskedModel(nn.Module):
         """Put a mask token and two heads, drawn from torch's global generator, around an encoder.
 
         Raises:
-            InputError: if patches overlap or clips are folded, so that hidden ones could be read
-                off their neighbours.
+            InputError: if patches overlap or clips are stretched, so that what is hidden could be
+                read off something else.
         """
         super().__init__()
-        patches = classifier.config.patches
-        if patches.stride != patches.patch or patches.fold is not None:
-            raise InputError(
-                "masked pretraining needs patches that neither overlap nor are folded, got patches "
-                f"of {patches.patch} every {patches.stride}"
-                f"{' of folded clips' if patches.fold else ''}; use a plain transformer or Audio "
-                "Mamba, with model.stride left out"
-            )
+        check_units(classifier.config)
         self.masking, self.classifier = masking, classifier
-        dim, pixels = classifier.config.encoder.dim, patches.patch.freq * patches.patch.time
-        self.mask_token = nn.Parameter(torch.randn(dim) / dim**0.5)
+        dim, pixels = classifier.config.encoder.dim, unit_pixels(classifier.config)
+        self.mask_token = nn.Parameter(torch.randn(classifier.config.encoder.embed_dim))
+        nn.init.normal_(self.mask_token, std=len(self.mask_token) ** -0.5)
         self.tell = task_head(dim, pixels)
         self.draw = task_head(dim, pixels)
         classifier.pool.requires_grad_(requires_grad=False)
@@ -73,37 +70,35 @@ class MaskedModel(nn.Module):
 
         Args:
             spectrograms: normalised log-mels, ``freq time`` each.
-            hidden: numbers of the hidden patches of each clip; as many in clips of equal length.
+            hidden: numbers of the hidden units of each clip.
             hop_ms: frame shift (ms), one for all or one for each clip; None: the model's own.
         """
         model = self.classifier
         config = model.config
         clips = checked(spectrograms, config.frontend.num_mels)
         hops_ms = one_hop_each(hop_ms, len(clips), config.frontend.hop_ms)
-        batch, order = model.tokens(
-            clips, config.patches.patch, hops_ms, hidden=Hidden(self.mask_token, hidden)
-        )
-        encoded = batch.layout.split(model.encoder(batch.values, batch.layout))
+        units = [units_of(config, clip.shape[1]) for clip in clips]
+        places = [u.patches(chosen) for u, chosen in zip(units, hidden, strict=True)]
+        covered = Hidden(self.mask_token, places)
+        batch, order = model.tokens(clips, config.patches.patch, hops_ms, hidden=covered)
+        layout = batch.layout
+        values = model.encoder(batch.values, layout)
+        for _ in range(config.encoder.merges):
+            layout = layout.halved()
         found, first = [], 0
-        for run in encoded:
+        for run in layout.split(values):
             members = order[first : first + len(run)]
             first += len(run)
-            places = torch.stack([hidden[i].to(run.device) for i in members])[..., None]
             seen = without_class_tokens(run, config.pooling)
-            answers = seen.gather(1, places.expand(-1, -1, seen.shape[-1])).float()
-            pixels = self._pixels([clips[i] for i in members])
-            asked = pixels.gather(1, places.expand(-1, -1, pixels.shape[-1])).float()
-            found.append(self._outcome(answers, asked.detach()))
-        back = torch.tensor(order, device=batch.values.device).argsort()
+            pairs = zip(members, seen, strict=True)
+            for _, part in groupby(pairs, key=lambda pair: len(hidden[pair[0]])):
+                answers, asked = [], []
+                for i, tokens in part:
+                    answers.append(tokens[units[i].tokens(hidden[i]).to(tokens.device)])
+                    asked.append(units[i].cut(clips[i])[hidden[i].to(tokens.device)])
+                found.append(self._outcome(torch.stack(answers), torch.stack(asked).detach()))
+        back = torch.tensor(order, device=values.device).argsort()
         return Outcome(*(torch.cat(part)[back] for part in zip(*found, strict=True)))
-
-    def _pixels(
-        self, clips: Sequence[Float[Tensor, "freq _"]]
-    ) -> Float[Tensor, "clips tokens pixels"]:
-        """What the patches of clips with equally many hold."""
-        embed = self.classifier.patch_embed
-        grid = embed.config.grid(FreqTime(*clips[0].shape))
-        return embed.pixels(stacked(clips, grid.covered.time))
 
     def _outcome(
         self,
@@ -111,6 +106,7 @@ class MaskedModel(nn.Module):
         asked: Float[Tensor, "clips hidden pixels"],
     ) -> Outcome:
         """Both tasks, in full precision."""
+        answers, asked = answers.float(), asked.float()
         weights = self.masking
         with torch.autocast(answers.device.type, enabled=False):
             told = told_apart(self.tell(answers), asked, weights.over)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from melastic.config import ModelConfig
 from melastic.data.loader import Batch
-from melastic.patches.grid import FreqTime
 from melastic.randomness import generator
 from melastic.training.config import PretrainConfig
 from melastic.training.ledger import GRADIENTS, Ledger
 from melastic.training.masked import Outcome
+from melastic.training.units import unit_pixels, units_of
 
 MEASURED = ("discriminative", "generative", "accuracy")
 """What is recorded beside the loss: InfoNCE, mean squared error, share of patches told apart."""
@@ -93,10 +93,9 @@ class MaskedObjective:
         return outcome
 
     def _hidden(self, frames: int, step_ms: float, draw: torch.Generator) -> Int[Tensor, " hidden"]:
-        """Which patches of a clip are hidden."""
-        patches, mels = self.made_of.patches, self.made_of.frontend.num_mels
-        shape = patches.grid(FreqTime(mels, frames)).shape
-        return self.config.masking.draw(shape, patches.patch, step_ms, draw)
+        """Which units of a clip are hidden."""
+        units = units_of(self.made_of, frames)
+        return self.config.masking.draw(units.shape, units.size, step_ms, draw)
 
 
 def task_gmacs(made_of: ModelConfig, hidden: int) -> float:
@@ -104,10 +103,9 @@ def task_gmacs(made_of: ModelConfig, hidden: int) -> float:
 
     Args:
         made_of: configuration of the classifier.
-        hidden: patches that are hidden. Their products with each other have one gradient: the
-            pixels need none.
+        hidden: units that are hidden. Their products with each other have one gradient: the pixels
+            need none.
     """
-    dim, patch = made_of.encoder.dim, made_of.patches.patch
-    pixels = patch.freq * patch.time
+    dim, pixels = made_of.encoder.dim, unit_pixels(made_of)
     heads = 2 * hidden * (dim * dim + dim * pixels)
     return ((1 + GRADIENTS) * heads + 2 * hidden * hidden * pixels) / 1e9

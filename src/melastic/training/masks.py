@@ -63,13 +63,13 @@ class Masking:
                 f"{self.discriminative} and {self.generative}; try 1 and 10"
             )
 
-    def hidden(self, tokens: int) -> int:
+    def hidden(self, units: int) -> int:
         """How many of a clip's patches are hidden: at least one, and not all where there are two.
 
         Args:
-            tokens: patches of the clip.
+            units: patches of the clip, or cells of a window encoder.
         """
-        return max(1, min(tokens - 1, round(self.share * tokens)))
+        return max(1, min(units - 1, round(self.share * units)))
 
     def draw(
         self, shape: FreqTime, patch: FreqTime, step_ms: float, draw: torch.Generator

@@ -12,6 +12,7 @@ from melastic.classifier import Classifier
 from melastic.data.loader import ClipDataset
 from melastic.evaluation.metrics import Metrics, measure_scores
 from melastic.evaluation.plots import plot_confusion
+from melastic.randomness import generator, integer
 from melastic.training.config import PretrainConfig, TrainConfig
 from melastic.training.held_out import gathered_outputs
 from melastic.training.masked import MaskedModel
@@ -89,7 +90,7 @@ class Masked:
 
     def __init__(self, config: PretrainConfig, model: Classifier) -> None:
         """Train the classifier's encoder, with a mask token and two heads around it."""
-        torch.manual_seed(config.run.seed)
+        torch.manual_seed(integer(2**31, generator(config.run.seed, "heads of both tasks")))
         self.config, self.model = config, model
         self.module: nn.Module = MaskedModel(model, config.masking)
 
