@@ -46,9 +46,12 @@ class MaskedObjective:
         if not batch.indices:
             patch = self.made_of.patches.patch
             silence = torch.zeros(1, self.made_of.frontend.num_mels, patch.time)
-            outcome = self.model(silence.to(batch.frames), [torch.tensor([0])])
-            return outcome.loss * 0
-        outcome = self._outcome(batch, self.config.run.seed, "hidden", step)
+            silent: Outcome = self.model(silence.to(batch.frames), [torch.tensor([0])])
+            return silent.loss * 0
+        hidden = self._hidden(batch, self.config.run.seed, "hidden", step)
+        self.ledger.add(batch.lengths, None, None)
+        self.ledger.costs.train_gmacs += sum(task_gmacs(self.made_of, len(h)) for h in hidden)
+        outcome: Outcome = self.model(batch.spectrograms, hidden, batch.steps_ms)
         for name in MEASURED:
             self.sums[name] += getattr(outcome, name).detach().sum().item()
         self.sums["clips"] += len(batch.indices)
@@ -60,10 +63,8 @@ class MaskedObjective:
         Args:
             batch: some of them.
         """
-        counted = self.ledger.costs
-        self.ledger.costs = type(counted)()
-        outcome = self._outcome(batch, 0, "held out")
-        self.ledger.costs = counted
+        hidden = self._hidden(batch, 0, "held out")
+        outcome: Outcome = self.model(batch.spectrograms, hidden, batch.steps_ms)
         return torch.stack([outcome.loss, *(getattr(outcome, n) for n in MEASURED)], dim=1)
 
     def close(self, accelerator: Accelerator) -> dict[str, Any]:
@@ -79,23 +80,14 @@ class MaskedObjective:
         *sums, clips = values.tolist()
         return {name: total / max(1.0, clips) for name, total in zip(MEASURED, sums, strict=True)}
 
-    def _outcome(self, batch: Batch, seed: int, *keys: int | str) -> Outcome:
-        """Both tasks on a batch."""
-        hidden = [
-            self._hidden(frames, step_ms, generator(seed, *keys, index))
-            for frames, step_ms, index in zip(
-                batch.lengths, batch.steps_ms, batch.indices, strict=True
-            )
-        ]
-        self.ledger.add(batch.lengths, None, None)
-        self.ledger.costs.train_gmacs += sum(task_gmacs(self.made_of, len(h)) for h in hidden)
-        outcome: Outcome = self.model(batch.spectrograms, hidden, batch.steps_ms)
-        return outcome
-
-    def _hidden(self, frames: int, step_ms: float, draw: torch.Generator) -> Int[Tensor, " hidden"]:
-        """Which units of a clip are hidden."""
-        units = units_of(self.made_of, frames)
-        return self.config.masking.draw(units.shape, units.size, step_ms, draw)
+    def _hidden(self, batch: Batch, seed: int, *keys: int | str) -> list[Int[Tensor, " hidden"]]:
+        """Which units of each clip of a batch are hidden."""
+        clips = zip(batch.indices, batch.lengths, batch.steps_ms, strict=True)
+        drawn = []
+        for index, frames, step_ms in clips:
+            units, draw = units_of(self.made_of, frames), generator(seed, *keys, index)
+            drawn.append(self.config.masking.draw(units.shape, units.size, step_ms, draw))
+        return drawn
 
 
 def task_gmacs(made_of: ModelConfig, hidden: int) -> float:
