@@ -76,7 +76,7 @@ def test_a_convolution_over_the_last_map_is_what_the_head_weighs():
     assert_close(model.frames([clip])[0], evidence.T, atol=2e-6, rtol=1e-5)
 
 
-def test_what_lies_beyond_a_clip_is_seen_by_nobody():
+def test_a_shorter_clip_beside_a_longer_one_has_the_steps_that_it_has_alone():
     model = windows(depths=(1, 1, 1), window=2)
     clip = torch.randn(MELS, 40)
     assert_close(model([clip])[0], model([clip, torch.randn(MELS, 100)])[0])
@@ -99,3 +99,8 @@ def test_nothing_but_windows_has_steps():
         small("token-semantic")
     with pytest.raises(InputError, match="use keep=1"):
         windows()([torch.randn(MELS, 40)], kept=[torch.arange(3)])
+
+
+def test_windows_have_no_position_table():
+    with pytest.raises(InputError, match="set positions to none"):
+        windows(positions="learned")

@@ -86,6 +86,8 @@ class Architecture:
     """Step between frames (ms)."""
     mel: Literal["kaldi", "slaney"] = "kaldi"
     """Log-mels as Kaldi (AST) or librosa (HTS-AT) defines them."""
+    mel_hz: tuple[float, float] | None = None
+    """Edges of librosa's filters (Hz); None: 50 to 14000, or half the sample rate."""
     window_ms: float = 25.0
     """Analysis window (ms)."""
     level: Level | None = None
@@ -177,6 +179,8 @@ def _slaney(architecture: Architecture) -> SlaneyMel | None:
         return None
     if architecture.mel != "slaney":
         raise unknown_name("mel", str(architecture.mel), ("kaldi", "slaney"))
+    if architecture.mel_hz is not None:
+        return SlaneyMel(low_hz=architecture.mel_hz[0], high_hz=architecture.mel_hz[1])
     return SlaneyMel(high_hz=min(SlaneyMel().high_hz, architecture.sample_rate / 2))
 
 

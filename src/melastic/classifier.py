@@ -101,7 +101,11 @@ class Classifier(nn.Module):
     def frames(
         self, spectrograms: Spectrograms, patch: Size | None = None, hop_ms: Hops = None
     ) -> list[Float[Tensor, "steps classes"]]:
-        """Logits of each clip step by step in time; the steps share the clip's length evenly.
+        """Logits of each clip step by step in time.
+
+        A step is as many frames as a patch, times two for each merge of the encoder; the last one
+        reaches beyond the clip. By the official rules ("stretch", "tile") the steps share the clip,
+        or what it is repeated to, evenly.
 
         Args:
             spectrograms: normalised log-mels, as for a call of the model.

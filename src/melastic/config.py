@@ -213,6 +213,11 @@ class ModelConfig:
                 "a window encoder, and no other, reads folded spectrograms with as many merges, "
                 f"got {type(encoder).__name__} and fold {self.patches.fold}"
             )
+        if folded is not None and self.positions is not None:
+            raise InputError(
+                "a window encoder learns places from its windows and has no position table, got "
+                f"{type(self.positions).__name__}; set positions to none"
+            )
         semantic = isinstance(pooling, TokenSemanticPooling)
         if semantic if folded is None else not (semantic or pooling == MeanPooling()):
             raise InputError(

@@ -1,5 +1,7 @@
 """Weights of HTS-AT give its logits, whatever its sizes; what does not fit is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,8 @@ from melastic.checkpoints.convert import facts_of
 from melastic.checkpoints.convert.official_htsat import htsat_logits
 from melastic.checkpoints.convert.parity import compare
 from melastic.checkpoints.convert.report import convert
+from melastic.checkpoints.transfer import transfer
+from melastic.classifier import Classifier
 from melastic.frontend.slaney import slaney_filters
 from tests.checkpoints.test_convert_refuses import assert_refused
 from tests.oracles.fill import spectrogram
@@ -119,6 +123,24 @@ def test_a_contradicted_fact_is_refused(facts, words):
     assert_refused(words, FILE, **HTSAT, **facts)
 
 
-def test_an_image_too_small_for_its_mel_bins_is_refused():
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (8, ["16 and 8", "spec_size"]),
+        (100, ["do not fill bands of 16 x 100"]),
+        (20, ["do not fill bands of 20 x 20"]),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused(size, words):
     state = {name: value for name, value in FILE.items() if "attn_mask" not in name}
-    assert_refused(["16 and 8", "spec_size"], state, **HTSAT, spec_size=8)
+    assert_refused(words, state, **HTSAT, spec_size=size)
+
+
+def test_a_start_with_statistics_of_its_own_gives_the_same_logits():
+    official = melastic.from_official(FILE, **HTSAT, fold="bands")
+    frontend = replace(official.config.frontend, mean=-5.0, std=3.0)
+    target = Classifier(replace(official.config, frontend=frontend))
+    assert transfer(official, target) == []
+    wave = torch.randn(16_000)
+    one, other = (model([model.spectrogram(wave)]) for model in (official, target))
+    assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -1,14 +1,17 @@
 """Weights carried over to a model with another patch size, grid, length or head."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import interpolate
 
 import melastic
 from melastic.checkpoints.transfer import transfer
+from melastic.classifier import Classifier
 from melastic.config import KernelResize, Level
 from melastic.errors import InputError
-from tests.models import COMBINATIONS, MELS, small
+from tests.models import COMBINATIONS, MELS, small, windows
 
 
 @pytest.mark.parametrize(("pooling", "patch", "positions"), COMBINATIONS)
@@ -119,3 +122,24 @@ def test_a_run_starts_from_a_trained_model(tones, tmp_path):
     assert run.model.config == trained.config
     clip = [torch.randn(128, 40)]
     torch.testing.assert_close(run.model(clip), trained(clip))
+
+
+@pytest.mark.parametrize("rows", [(4, 8), (8, 4), (4, 4)])
+def test_a_token_semantic_head_is_fitted_to_other_rows(rows):
+    there, here = (windows(patch=(height, 4), depths=(1, 1)) for height in rows)
+    assert transfer(there, here) == []
+    steps = torch.randn(3, there.config.encoder.dim)
+    logits = []
+    for model in (there, here):
+        alike = torch.stack([steps] * model.config.pooling.rows, dim=-1)
+        vector = torch.stack([alike] * 3, dim=-1).flatten(1)
+        logits.append(model.head(vector))
+    torch.testing.assert_close(*logits)
+
+
+def test_a_part_is_taken_over_whole_or_not_at_all():
+    source = small("mean")
+    other = Classifier(replace(source.config, labels=("a", "b", "c", "d", "f")))
+    before = {name: value.clone() for name, value in other.head.state_dict().items()}
+    assert "head" in transfer(source, other)
+    assert all(torch.equal(other.head.state_dict()[name], value) for name, value in before.items())

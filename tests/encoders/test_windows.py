@@ -89,3 +89,15 @@ def test_tokens_that_leave_are_those_of_the_halved_layout():
 def test_sizes_that_do_not_fit_are_refused(sizes, words):
     with pytest.raises(InputError, match=words):
         WindowConfig(**sizes)
+
+
+def test_who_asks_for_a_cut_first_does_not_matter():
+    attention, layout = WindowAttention(WIDTH, HEADS, 3, shifted=True), layout_of((7, 11))
+    x = torch.randn(layout.num_tokens, WIDTH)
+    with torch.inference_mode():
+        attention(x, layout)
+    attention(x, layout).sum().backward()
+    with torch.device("meta"):
+        WindowAttention(WIDTH, HEADS, 3, shifted=True)(x[:55].to("meta"), layout_of((5, 11)))
+    attention(x[:55], layout_of((5, 11))).sum().backward()
+    assert attention.offsets.grad.isfinite().all()

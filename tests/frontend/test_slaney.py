@@ -1,6 +1,7 @@
 """librosa's log-mels, against its definition a frame and a filter at a time."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def one_frame_at_a_time(waveform, config):
     x = torch.cat([x[1 : half + 1].flip(0), x, x[-half - 1 : -1].flip(0)])
     n = torch.arange(size, dtype=torch.float64)
     taper = 0.5 - 0.5 * torch.cos(2 * torch.pi * n / size)
-    pitch = torch.arange(half + 1, dtype=torch.float64) * rate / size
+    pitch = torch.fft.rfftfreq(size, 1 / rate, dtype=torch.float64)
     columns = []
     for first in range(0, len(x) - size + 1, hop):
         power = torch.fft.rfft(x[first : first + size] * taper).abs() ** 2
@@ -50,24 +51,34 @@ def one_frame_at_a_time(waveform, config):
     return torch.stack(columns, dim=1)
 
 
-@pytest.mark.parametrize("samples", [129, 500, 4001])
-def test_log_mels_are_those_of_the_definition(samples):
+ODD = replace(CONFIG, sample_rate=11_025)
+"""Its window has 352.8 samples, which are 352; at 32.1 ms 353."""
+
+
+@pytest.mark.parametrize("config", [CONFIG, ODD, replace(ODD, window_ms=32.1)])
+@pytest.mark.parametrize("samples", [180, 500, 4001])
+def test_log_mels_are_those_of_the_definition(samples, config):
     waveform = 0.1 * torch.randn(samples) + 0.05
-    found = raw_spectrogram_of(waveform, CONFIG)
-    oracle = one_frame_at_a_time(waveform, CONFIG)
+    found = raw_spectrogram_of(waveform, config)
+    oracle = one_frame_at_a_time(waveform, config)
     torch.testing.assert_close(found.double(), oracle, atol=1e-3, rtol=0)
 
 
-@given(samples=st.integers(1, 600), hop_ms=st.sampled_from([1.0, 7.3, 40.0]))
-def test_frames_are_counted_without_the_clip(samples, hop_ms):
-    frames = frames_of(samples, CONFIG, hop_ms=hop_ms)
-    assert (frames > 0) == (samples >= fewest_samples(CONFIG))
+@given(
+    samples=st.integers(1, 600),
+    hop_ms=st.sampled_from([1.0, 7.3, 40.0]),
+    window_ms=st.sampled_from([32.0, 32.2, 25.0]),
+)
+def test_frames_are_counted_without_the_clip(samples, hop_ms, window_ms):
+    config = replace(CONFIG, window_ms=window_ms)
+    frames = frames_of(samples, config, hop_ms=hop_ms)
+    assert (frames > 0) == (samples >= fewest_samples(config))
     if frames:
-        found = raw_spectrogram_of(torch.randn(samples), CONFIG, hop_ms=hop_ms)
+        found = raw_spectrogram_of(torch.randn(samples), config, hop_ms=hop_ms)
         assert found.shape == (12, frames)
         return
     with pytest.raises(InputError, match="more than half a window"):
-        raw_spectrogram_of(torch.randn(samples), CONFIG, hop_ms=hop_ms)
+        raw_spectrogram_of(torch.randn(samples), config, hop_ms=hop_ms)
 
 
 def test_silence_is_the_floor_and_clips_do_not_touch():

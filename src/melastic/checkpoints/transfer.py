@@ -5,14 +5,16 @@ Source: FlexiAST (arXiv:2307.09286) starts from a trained AST this way: the kern
 """
 
 import dataclasses
+import math
 from collections.abc import Collection
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from melastic.classifier import Classifier
-from melastic.config import FactorisedGrid, ModelConfig
+from melastic.config import TAPS, FactorisedGrid, ModelConfig, TokenSemanticPooling
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, PatchGrid
 from melastic.patches.position import placement
@@ -40,39 +42,48 @@ def transfer(source: Classifier, target: Classifier, *, leave: Collection[str] =
     """
     _check(source, target)
     theirs, new = source.state_dict(), target.state_dict()
-    fitted = {"patch_embed.kernel": _kernel(source, target), **_positions(source, target)}
+    fitted = {
+        "patch_embed.kernel": _kernel(source, target),
+        **_positions(source, target),
+        **_bin_scale(source, target),
+        **_head(source, target),
+    }
     fresh: set[str] = set(leave)
     if source.labels != target.labels:
         fresh.add("head")
     if not source.labels and any(name.startswith("pool.") for name in new):
         fresh.add("pool")
+    given = {name: fitted.get(name, theirs.get(name)) for name in new}
     for name, value in new.items():
-        part = name.partition(".")[0]
-        if part in fresh:
-            continue
-        given = fitted.get(name, theirs.get(name))
-        if given is None or given.shape != value.shape:
-            fresh.add(part)
-        else:
-            value.copy_(given)
+        held = given[name]
+        if held is None or held.shape != value.shape:
+            fresh.add(_part(name))
+    for name, value in new.items():
+        held = given[name]
+        if held is not None and _part(name) not in fresh:
+            value.copy_(held)
     return sorted(fresh)
+
+
+def _part(name: str) -> str:
+    """The part of a model that a tensor belongs to."""
+    return name.partition(".")[0]
 
 
 def beginning_as(new: ModelConfig, trained: ModelConfig) -> ModelConfig:
     """The configuration of a new model that starts from a trained one.
 
-    Statistics, a fixed length, and what LayerNorms add to variances belong to the weights.
+    Statistics, a fixed length, and what LayerNorms add to variances belong to the weights; where
+    mel bins are scaled one by one, that can make up for other statistics.
 
     Args:
         new: what the model shall be.
         trained: what the weights come from.
     """
-    frontend = dataclasses.replace(
-        new.frontend,
-        mean=trained.frontend.mean,
-        std=trained.frontend.std,
-        fixed_frames=trained.frontend.fixed_frames,
-    )
+    frontend = dataclasses.replace(new.frontend, fixed_frames=trained.frontend.fixed_frames)
+    if not trained.patches.bin_scale:
+        mean, std = trained.frontend.mean, trained.frontend.std
+        frontend = dataclasses.replace(frontend, mean=mean, std=std)
     return dataclasses.replace(
         new,
         frontend=frontend,
@@ -89,13 +100,46 @@ def _check(source: Classifier, target: Classifier) -> None:
             f"weights are carried over between equal encoders, got {theirs.encoder} for "
             f"{ours.encoder}; give the new model the sizes of the trained one"
         )
-    for field in ("sample_rate", "num_mels", "window_ms", "slaney", "level", "mean", "std"):
+    statistics = () if ours.patches.bin_scale and theirs.patches.bin_scale else ("mean", "std")
+    for field in ("sample_rate", "num_mels", "window_ms", "slaney", "level", *statistics):
         there, here = (getattr(config.frontend, field) for config in (theirs, ours))
         if there != here:
             raise InputError(
                 f"weights are carried over between equal front ends, {field} is {there} in the "
                 f"trained model and {here} in the new one; make them equal"
             )
+
+
+def _bin_scale(source: Classifier, target: Classifier) -> dict[str, Tensor]:
+    """Scale and shift of mel bins that make up for other statistics of the front end."""
+    scale, shift = source.patch_embed.bin_scale, source.patch_embed.bin_shift
+    if scale is None or shift is None:
+        return {}
+    theirs, ours = source.config.frontend, target.config.frontend
+    return {
+        "patch_embed.bin_scale": scale * (ours.std / theirs.std),
+        "patch_embed.bin_shift": shift + scale * (ours.mean - theirs.mean) / (2 * theirs.std),
+    }
+
+
+def _head(source: Classifier, target: Classifier) -> dict[str, Tensor]:
+    """The weights of a token-semantic head for another number of rows.
+
+    Each row of the one stands for several of the other, or for a part of one.
+    """
+    there, here = source.config.pooling, target.config.pooling
+    if not isinstance(there, TokenSemanticPooling) or not isinstance(here, TokenSemanticPooling):
+        return {}
+    if source.labels != target.labels or not source.labels:
+        return {}
+    weight = source.head.get_parameter("linear.weight")
+    apart = "classes (dim rows taps) -> classes dim taps rows"
+    split = rearrange(weight, apart, taps=TAPS, rows=there.rows)
+    common = math.lcm(there.rows, here.rows)
+    finer = split.repeat_interleave(common // there.rows, dim=-1) * (there.rows / common)
+    joined = finer.unflatten(-1, (here.rows, -1)).sum(-1)
+    together = "classes dim taps rows -> classes (dim rows taps)"
+    return {"head.linear.weight": rearrange(joined, together)}
 
 
 def _kernel(source: Classifier, target: Classifier) -> Float[Tensor, "dim freq time"]:

@@ -12,7 +12,7 @@ from melastic.architecture import model_config
 from melastic.checkpoints.store import BUNDLED, CARD, bundled, load_folder, locate
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json, print_table
-from melastic.config import MambaConfig
+from melastic.config import FrontendConfig, MambaConfig
 from melastic.evaluation.cost import gmacs
 from melastic.native.library import kernels
 from melastic.patches.grid import FreqTime
@@ -112,6 +112,7 @@ def info(arguments: Sequence[str], prog: str) -> int:
             f"{frontend.num_mels} mels, hop {frontend.hop_ms:g} ms, window {frontend.window_ms:g} "
             f"ms, {frontend.sample_rate} Hz, mean {frontend.mean:.4f}, std {frontend.std:.4f}",
         ),
+        ("mel scale", _mel_scale(frontend)),
         ("patches", f"{patches.patch.freq} x {patches.patch.time} (mels x frames)"),
         ("stride", f"{patches.stride.freq} x {patches.stride.time}, rest: {patches.remainder}"),
         ("made for", f"{mels:g} mels x {seconds:g} s"),
@@ -147,6 +148,14 @@ def _model_row(name: str) -> dict[str, Any]:
             model = Classifier(model_config(PRESETS[name], name=name, labels=labels))
     classes = len(model.labels) if ships else None
     return {"name": name, "bundled": ships, "classes": classes, **_cost(model)}
+
+
+def _mel_scale(frontend: FrontendConfig) -> str:
+    """Whose log-mels a front end computes."""
+    slaney = frontend.slaney
+    if slaney is None:
+        return "Kaldi's"
+    return f"librosa's (Slaney), {slaney.low_hz:g} to {slaney.high_hz:g} Hz"
 
 
 def _cost(model: Classifier) -> dict[str, Any]:

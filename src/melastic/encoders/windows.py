@@ -170,7 +170,7 @@ class Windows:
         self.mask = self._mask(shape)
 
     @staticmethod
-    @lru_cache(maxsize=256)
+    @lru_cache(maxsize=64)
     def of(shape: FreqTime, window: int, *, shifted: bool) -> "Windows":
         """The cut of images of a shape.
 
@@ -179,7 +179,8 @@ class Windows:
             window: side of a window.
             shifted: whether windows are shifted by half of their side.
         """
-        return Windows(shape, window, shifted=shifted)
+        with torch.inference_mode(mode=False), torch.device("cpu"):  # whoever asks first
+            return Windows(shape, window, shifted=shifted)
 
     @property
     def length(self) -> int:

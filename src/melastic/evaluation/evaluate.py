@@ -15,6 +15,7 @@ from melastic.data.features import Features, OnClip, too_many_unreadable
 from melastic.data.loader import Batch, ClipDataset, load_batches
 from melastic.data.manifest import Clip
 from melastic.devices import cores_shared_with, reading_processes
+from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs, kept_tokens, tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
 from melastic.frontend.normalize import fixed_frames
@@ -214,6 +215,7 @@ def run(
             raise too_many_unreadable(unreadable, max_unreadable)
         finished += len(part)
         if batch.indices:
+            _check_sizes(model.config, dataset, batch)
             kept = _kept(model.config, batch, view)
             moved = batch.to(device)
             started = time.perf_counter()
@@ -231,6 +233,21 @@ def run(
         raise too_many_unreadable(unreadable or ["no clip was readable"], max_unreadable)
     outputs = _in_order(done, logits, indices)
     return replace(outputs, unreadable=tuple(unreadable), model_seconds=seconds)
+
+
+def _check_sizes(config: ModelConfig, dataset: ClipDataset, batch: Batch) -> None:
+    """Refuse clips that a model cannot read, by name.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    view, mels = dataset.features.view, config.frontend.num_mels
+    patch = None if view.patch is None else freq_time(view.patch)
+    for index, frames in zip(batch.indices, batch.lengths, strict=True):
+        try:
+            config.patches.grid(FreqTime(mels, frames), patch)
+        except InputError as error:
+            raise InputError(f"{dataset.features.clips[index].path}: {error}") from None
 
 
 def _in_order(done: Sequence[Batch], logits: Sequence[Tensor], indices: Sequence[int]) -> Outputs:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from melastic.errors import InputError
 from melastic.frontend.config import FrontendConfig, Level
 from melastic.frontend.fbank import FLOOR, frame_sizes, log_mel
+from melastic.frontend.slaney import FLOOR as SLANEY_FLOOR
 from melastic.frontend.slaney import slaney_log_mel
 
 QUIET_DB = 20.0
@@ -87,7 +88,9 @@ def raw_spectrogram_of(
         window_ms=config.window_ms,
         num_mels=config.num_mels,
     )
-    return log_mels if config.level is None else level(log_mels, config.level)
+    if config.level is None:
+        return log_mels
+    return level(log_mels, config.level, FLOOR if config.slaney is None else SLANEY_FLOOR)
 
 
 def frames_of(samples: int, config: FrontendConfig, *, hop_ms: float | None = None) -> int:
@@ -104,7 +107,8 @@ def frames_of(samples: int, config: FrontendConfig, *, hop_ms: float | None = No
     hop_ms = config.hop_ms if hop_ms is None else hop_ms
     window, hop = frame_sizes(config.sample_rate, hop_ms=hop_ms, window_ms=config.window_ms)
     if config.slaney is not None:
-        return 1 + samples // hop if samples > window // 2 else 0
+        reflected = samples + 2 * (window // 2)
+        return 1 + (reflected - window) // hop if samples > window // 2 else 0
     return 1 + (samples - window) // hop if samples >= window else 0
 
 
@@ -115,7 +119,7 @@ def fewest_samples(config: FrontendConfig) -> int:
 
 
 def level(
-    spectrogram: Float[Tensor, "*clips freq time"], config: Level
+    spectrogram: Float[Tensor, "*clips freq time"], config: Level, floor_of_power: float = FLOOR
 ) -> Float[Tensor, "*clips freq time"]:
     """Log-mels relative to the level of the clip, above a constant floor.
 
@@ -125,7 +129,7 @@ def level(
     """
     energy = spectrogram.logsumexp(-2)
     loudest = energy.topk(max(1, energy.shape[-1] // 4), dim=-1).values.mean(-1)
-    silence = math.log(FLOOR) + math.log(spectrogram.shape[-2])
+    silence = math.log(floor_of_power) + math.log(spectrogram.shape[-2])
     lowest = silence + QUIET_DB * math.log(10) / 10
     relative = spectrogram - loudest.clamp_min(lowest)[..., None, None]
     floor = relative.new_tensor(-config.floor_db * math.log(10) / 10)

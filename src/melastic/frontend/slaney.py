@@ -48,7 +48,7 @@ def slaney_log_mel(
         num_mels: mel bins.
 
     Returns:
-        ``1 + samples // hop`` frames.
+        ``1 + samples // hop`` frames for an even window, ``1 + (samples - 1) // hop`` for an odd.
 
     Raises:
         InputError: if the clip is too short to be reflected, or a size is not positive.
@@ -85,8 +85,15 @@ def slaney_filters(
         low_hz: lower edge of the first (Hz).
         high_hz: upper edge of the last (Hz).
     """
-    frequencies = torch.linspace(0, sample_rate / 2, size // 2 + 1, dtype=torch.float64)
-    low, high = _mel_of(low_hz), _mel_of(high_hz)
+    with torch.inference_mode(mode=False), torch.device("cpu"):  # whoever asks first
+        return _triangles(num_mels, size, sample_rate, _mel_of(low_hz), _mel_of(high_hz))
+
+
+def _triangles(
+    num_mels: int, size: int, sample_rate: int, low: float, high: float
+) -> Float[Tensor, "mels frequencies"]:
+    """Filters between two places on the mel scale."""
+    frequencies = torch.arange(size // 2 + 1, dtype=torch.float64) * (sample_rate / size)
     places = torch.linspace(low, high, num_mels + 2, dtype=torch.float64)
     edges = torch.tensor([_hz_of(mel) for mel in places.tolist()], dtype=torch.float64)
     left, centre, right = (edges[i : i + num_mels, None] for i in range(3))

@@ -4,7 +4,7 @@ Source: HTS-AT (arXiv:2202.00874; RetroCirce/HTS-Audio-Transformer, ``htsat.py``
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from melastic.errors import InputError
+from melastic.errors import InputError, unknown_name
 from melastic.patches.grid import FreqTime, PatchGrid
 
 FoldRule = Literal["bands", "stretch", "tile"]
@@ -33,12 +33,14 @@ class Fold:
     merges: int = 3
     """Halvings of the grid in the encoder, which each band has to survive."""
     rule: FoldRule = "bands"
-    """As many bands as the clip needs, the last one padded with the mean (ours: any length, nothing
+    """As many bands as the clip needs, the last one padded with zeros (ours: any length, nothing
     stretched or lost); the clip stretched to all bands, and read in overlapping pieces where it is
     longer (official); the clip repeated as often as it fits, then stretched (official too)."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes that give no image."""
+        """Refuse sizes that give no image, and unknown rules."""
+        if self.rule not in get_args(FoldRule):
+            raise unknown_name("fold rule", str(self.rule), get_args(FoldRule))
         if self.frames < 1 or self.bands < 1 or self.merges < 0:
             raise InputError(
                 f"a fold has frames and bands of at least 1 and merges of at least 0, got "
@@ -131,12 +133,12 @@ def pieces(frames: int, fold: Fold) -> list[range]:
     most = fold.frames * fold.bands
     if fold.rule == "bands" or frames <= most:
         return [range(frames)]
-    half, step = (frames - 1) // 2, (frames - 1) // 4
+    half, step = (frames - 1) // 2, max(1, (frames - 1) // 4)
     if fold.rule == "tile" or half > most:
         longest = most if fold.rule == "tile" else 2 * most + 2
         raise InputError(
             f"the fold rule {fold.rule!r} takes clips of at most {longest} frames, got {frames}; "
-            "use the fold rule 'bands', or shorter clips"
+            "use the fold rule 'bands' (convert with fold bands), or shorter stretches (seconds)"
         )
     return [range(first, first + half) for first in range(0, frames - half - 1, step)]
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from melastic.checkpoints.store import read_json
 from melastic.errors import unknown_name
 from melastic.recipes import esc50, flexible, fsdd, keywords, mamba, sounds, ssast, windows
-from melastic.serialize import from_json
-from melastic.training.config import TrainConfig, kind_of
+from melastic.training.config import TrainConfig, config_from
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sounds": sounds.sounds,
@@ -55,6 +54,5 @@ def load_recipe(name_or_path: str) -> TrainConfig:
         return RECIPES[name_or_path]()
     path = Path(name_or_path)
     if path.suffix == ".json" or path.exists():
-        given = read_json(path)
-        return from_json(kind_of(given), given, str(path))
+        return config_from(read_json(path), str(path))
     raise unknown_name("recipe", name_or_path, RECIPES)

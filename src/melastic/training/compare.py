@@ -15,7 +15,7 @@ from melastic.training.config import TrainConfig
 from melastic.training.course import course_of, epochs_in
 from melastic.training.phases import phase_text
 from melastic.training.record import read_metrics
-from melastic.training.run_folder import read_older_config
+from melastic.training.run_folder import read_run_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def read_finished(folder: Path) -> Finished:
     Raises:
         InputError: if there is none, it has not ended, or no clips were held out.
     """
-    config = read_older_config(folder)
+    config = read_run_config(folder)
     phases = []
     for settings, own in phases_of(config, folder):
         if not (own / "curves.png").exists():

@@ -13,6 +13,7 @@ from melastic.frontend.augment import Augmentation
 from melastic.options import several_of
 from melastic.patches.view import View
 from melastic.presets import architecture_of
+from melastic.serialize import from_json, to_json
 from melastic.training.curriculum import Draws
 from melastic.training.masks import Masking
 from melastic.training.phases import (
@@ -275,10 +276,49 @@ def pretraining_of(config: TrainConfig) -> PretrainConfig:
     return PretrainConfig(**{**fields, "name": f"{config.name}-pretrained"})
 
 
-def kind_of(given: Any) -> type[TrainConfig]:
-    """What kind of run settings are of: pretraining, if they say what is hidden.
+def config_from(given: Any, where: str) -> TrainConfig:
+    """Settings as JSON has them, of pretraining if they say what is hidden.
+
+    A setting that the package did not know when they were written is what it is by default.
 
     Args:
-        given: the settings as JSON has them.
+        given: parsed JSON.
+        where: what messages call it.
+
+    Raises:
+        InputError: if they are no settings, or some cannot be.
     """
-    return PretrainConfig if isinstance(given, dict) and "masking" in given else TrainConfig
+    pretraining = isinstance(given, dict) and "masking" in given
+    kind = PretrainConfig if pretraining else TrainConfig
+    return from_json(kind, _completed(given, to_json(kind(name=""))), where)
+
+
+def told(config: TrainConfig) -> Any:
+    """The settings that are not what they are by default, as JSON has them.
+
+    Args:
+        config: all settings.
+    """
+    return _less(to_json(config), to_json(type(config)(name="")))
+
+
+def _completed(given: Any, usual: Any) -> Any:
+    """JSON objects with the fields that they lack; a name they must have."""
+    if not isinstance(given, dict) or not isinstance(usual, dict):
+        return given
+    return given | {
+        key: _completed(given[key], value) if key in given else value
+        for key, value in usual.items()
+        if key != "name" or key in given
+    }
+
+
+def _less(given: Any, usual: Any) -> Any:
+    """JSON objects without the fields that are as usual."""
+    if not isinstance(given, dict) or not isinstance(usual, dict):
+        return given
+    return {
+        key: _less(value, usual.get(key))
+        for key, value in given.items()
+        if key not in usual or value != usual[key]
+    }

@@ -24,8 +24,7 @@ from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import PRESETS
 from melastic.progress import bar, note
 from melastic.randomness import generator
-from melastic.serialize import to_json
-from melastic.training.config import PretrainConfig, TrainConfig
+from melastic.training.config import PretrainConfig, TrainConfig, told
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,10 @@ def build_model(
         torch.manual_seed(config.run.seed)
         return Classifier(dataclasses.replace(made_of, frontend=frontend))
     trained = load(init)
+    if trained.config.patches.bin_scale:
+        mean, std = features.statistics(left_out=left_out)
+        frontend = dataclasses.replace(made_of.frontend, mean=mean, std=std)
+        made_of = dataclasses.replace(made_of, frontend=frontend)
     torch.manual_seed(config.run.seed)
     model = Classifier(beginning_as(made_of, trained.config))
     anew = before is not None and config.passing.positions == "new"
@@ -179,9 +182,12 @@ def check_views(
             f"the shortest training clip may have {whole} frames every {max(hops):g} ms, which "
             f"cannot be pooled by {factor}; use a shorter hop, a smaller factor or longer clips"
         )
-    size = FreqTime(frontend.num_mels, whole // factor)
-    for patch in (*draws.patches, view.patch):
-        model.config.patches.grid(size, None if patch is None else freq_time(patch))
+    least = min(hops) * min(pooling.factor for pooling in (*draws.poolings, view.pooling))
+    longest_ms = max(read) * features.view.step_ms(frontend.hop_ms) * (1 + config.augment.warp_time)
+    for frames in (whole // factor, max(whole // factor, round(longest_ms / least))):
+        for patch in (*draws.patches, view.patch):
+            size = FreqTime(frontend.num_mels, frames)
+            model.config.patches.grid(size, None if patch is None else freq_time(patch))
 
 
 def read_features(
@@ -256,4 +262,4 @@ def fingerprint(config: TrainConfig, splits: Splits) -> str:
         [clip.path.name, list(clip.labels), clip.start_s, clip.end_s]
         for clip in (*splits.train, *splits.val)
     ]
-    return digest([to_json(settings), clips])
+    return digest([told(settings), clips])

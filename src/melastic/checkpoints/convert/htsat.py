@@ -11,7 +11,7 @@ masks, indices and an unused head are left out.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -38,7 +38,7 @@ from melastic.config import (
 )
 from melastic.errors import InputError, unknown_name
 from melastic.frontend.slaney import slaney_filters
-from melastic.patches.fold import FoldRule
+from melastic.patches.fold import FoldRule, folded_grid
 from melastic.patches.grid import FreqTime
 
 BN_EPS = 1e-5
@@ -105,6 +105,13 @@ def convert(state: OfficialState, facts: HtsatFacts) -> Classifier:
     _agree("window_size", facts.window_size, max(config.windows))
     fold = _fold(state, facts, masks, config, patch.time, num_mels)
     pooling, head = _head(state, config.dim)
+    if isinstance(pooling, TokenSemanticPooling):
+        rows = fold.frames // fold.bands // (patch.freq * 2**config.merges)
+        if rows != pooling.rows:
+            raise InputError(
+                f"an image of {fold.frames} rows in {fold.bands} bands ends in {rows} rows a band, "
+                f"the file's tscam_conv weighs {pooling.rows}; give another spec_size"
+            )
     state.drop(ending=("attn_mask", "relative_position_index", "num_batches_tracked"))
     state.finish()
     return assemble(
@@ -254,7 +261,9 @@ def _fold(
                     f"{size}; give another spec_size"
                 )
             bands = size // num_mels
-            return Fold(frames=size, bands=bands, merges=config.merges, rule=rule)
+            whole = Fold(frames=size, bands=bands, merges=config.merges, rule="stretch")
+            folded_grid(FreqTime(num_mels, size * bands), FreqTime(stride, stride), whole)
+            return replace(whole, rule=rule)
     raise unknown_name("fold", facts.fold, rules)
 
 
