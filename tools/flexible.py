@@ -67,9 +67,9 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
         return
     run = arguments.runs / f"{name}-{seed}"
     manifest, rule = str(arguments.manifest), arguments.select
-    if (run / "state").is_dir():
+    if (run / "state").is_dir() and not (run / "ledger.png").exists():
         melastic("train", "--resume", str(run))
-    else:
+    elif not (run / "state").is_dir():
         splits = [
             word
             for split in ("train", "val", "test")

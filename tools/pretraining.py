@@ -29,6 +29,7 @@ from melastic.errors import InputError
 from melastic.randomness import generator
 from melastic.recipes import load_recipe
 from melastic.training.compare import read_finished
+from melastic.training.record import read_metrics
 
 DOCS = Path(__file__).parent.parent / "docs" / "pretraining"
 SHARE = 10
@@ -53,6 +54,8 @@ def melastic(*words: str) -> None:
 
 def carried_out(run: Path, *words: str) -> Path:
     """A finished run: begun, or resumed."""
+    if (run / "ledger.png").exists():
+        return run
     if (run / "config.json").exists():
         melastic(words[0], "--resume", str(run))
     else:
@@ -116,13 +119,13 @@ def measure(manifest: Path, start: str, seed: int, arguments: argparse.Namespace
         words += ["--data.val", "None"]
     words += ["--run.seed", str(seed), "--optim.epochs", str(EPOCHS[name]), *init]
     run = carried_out(arguments.runs / f"{name}-{start}-{seed}", "train", name, *words)
-    finished = read_finished(run)
+    accuracy = [row["test"]["accuracy"] for row in read_metrics(run) if "test" in row][-1]
     before = read_costs(arguments.runs / start) if init else None
     labels = select(read_manifest(words[1]), rule)
     write_json(
         kept,
         {
-            "test_accuracy": finished.test_accuracy,
+            "test_accuracy": accuracy,
             "labelled": len(labels),
             "classes": len(label_names(labels)),
             "epochs": EPOCHS[name],
