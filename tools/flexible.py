@@ -36,7 +36,10 @@ MODELS: dict[str, Sequence[str]] = {
     "ast-40ms": ("asc-ast", "--model.hop-ms", "40"),
     "flexiast": ("asc-flexiast",),
     "elasticast": ("asc-elasticast",),
-    "melastic": ("asc-melastic", "--model.pooling", "attention"),
+    "melastic": (
+        *("asc-melastic", "--model.pooling", "attention"),
+        *("--optim.epochs", "80", "--draws.ramp-epochs", "20"),
+    ),
 }
 """What is trained, as ``melastic train`` takes it."""
 LONGER = ("--optim.epochs", "40", "--draws.ramp-epochs", "10")
