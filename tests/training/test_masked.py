@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from melastic.checkpoints.transfer import transfer
 from melastic.classifier import Classifier
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime
@@ -163,3 +164,25 @@ def test_a_cell_of_a_window_encoder_is_the_token_that_its_patches_become():
         token = units.tokens(torch.tensor([place])).item()
         columns, bands = model.config.patches.grid(FreqTime(MELS, frames)).shape.time // 4, 2
         assert token == (column // columns * bands + row) * columns + column % columns
+
+
+@pytest.mark.parametrize("name", ["class", "mamba-middle", "windows"])
+def test_losses_are_computed_in_full_precision_whatever_the_encoder_has(name):
+    model = MaskedModel(MAKERS[name](), Masking())
+    clips = clips_of(60, 17, 60)
+    hidden = hidden_of(model.classifier, clips)
+    whole = model(clips, hidden)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model(clips, hidden)
+    assert {part.dtype for part in low} == {torch.float32}
+    assert_close(low.loss, whole.loss, atol=0.1, rtol=0.1)
+    low.loss.sum().backward()
+    assert model.mask_token.grad.isfinite().all()
+
+
+def test_pretraining_goes_on_from_a_trained_classifier():
+    headless = Classifier(replace(small().config, labels=()))
+    trained = small()
+    assert transfer(trained, headless) == []
+    own, given = headless.state_dict(), trained.state_dict()
+    assert all(torch.equal(value, given[key]) for key, value in own.items())

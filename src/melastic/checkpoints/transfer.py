@@ -49,7 +49,7 @@ def transfer(source: Classifier, target: Classifier, *, leave: Collection[str] =
         **_head(source, target),
     }
     fresh: set[str] = set(leave)
-    if source.labels != target.labels:
+    if target.labels and source.labels != target.labels:
         fresh.add("head")
     if not source.labels and any(name.startswith("pool.") for name in new):
         fresh.add("pool")
