@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime
 from melastic.randomness import generator, uniform
-from melastic.training.masks import Masking, clustered
+from melastic.training.masks import Masking, _side, clustered
 
 PATCH = FreqTime(16, 16)
 
@@ -30,14 +30,15 @@ def test_exactly_the_wanted_share_is_hidden_and_never_all(shape, share, clusters
     assert hidden == again
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 2), (4, 10)])
-def test_every_patch_is_hidden_equally_often(size):
-    shape, draws, count = FreqTime(4, 10), 4000, 25
-    often = torch.zeros(40)
+@pytest.mark.parametrize("count", [11, 25, 44])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 2), (4, 7), (5, 5)])
+def test_every_patch_is_hidden_equally_often(size, count):
+    shape, draws = FreqTime(8, 7), 4000
+    often = torch.zeros(56)
     for seed in range(draws):
         often[clustered(shape, FreqTime(*size), count, generator(seed))] += 1
-    expected = draws * count / 40
-    assert (often - expected).abs().max() < 5 * (expected * (1 - count / 40)) ** 0.5
+    expected = draws * count / 56
+    assert (often - expected).abs().max() < 5 * (expected * (1 - count / 56)) ** 0.5
 
 
 @given(
@@ -48,17 +49,14 @@ def test_every_patch_is_hidden_equally_often(size):
 def test_clusters_are_hidden_one_after_the_other_until_it_is_enough(shape, size, data):
     count = data.draw(st.integers(1, shape.freq * shape.time))
     hidden = set(clustered(shape, size, count, generator(7)).tolist())
-    rows, columns = shape.freq + size.freq - 1, shape.time + size.time - 1
-    turn = torch.randperm(rows * columns, generator=generator(7)).argsort().tolist()
+    turn = torch.randperm(shape.freq * shape.time, generator=generator(7)).argsort().tolist()
     whole, before = set(), set()
     while len(whole) < count:
-        row, column = divmod(turn.pop(0), columns)
+        row, column = divmod(turn.pop(0), shape.time)
         cells = {
-            (row - size.freq + 1 + i) * shape.time + column - size.time + 1 + j
+            (row + i) % shape.freq * shape.time + (column + j) % shape.time
             for i in range(size.freq)
             for j in range(size.time)
-            if 0 <= row - size.freq + 1 + i < shape.freq
-            and 0 <= column - size.time + 1 + j < shape.time
         }
         before, whole = whole, whole | cells
     assert before <= hidden <= whole
@@ -70,6 +68,19 @@ def test_clusters_are_as_large_as_asked_in_mel_bins_and_seconds():
     uniform(0, 1, draw)
     expected = clustered(shape, FreqTime(3, 5), 96, draw)
     assert torch.equal(masking.draw(shape, PATCH, 10.0, generator(1)), expected)
+
+
+def test_the_sides_of_clusters_are_equally_likely():
+    masking, sides = Masking(share=0.01), []
+    for seed in range(3000):
+        draw = generator(seed)
+        masking.draw(FreqTime(8, 64), PATCH, 10.0, draw)
+        place = uniform(0, 1, generator(seed))
+        sides.append(_side(place, masking.cluster_mels, 16, 8))
+        assert sides[-1] == _side(place, masking.cluster_s, 0.16, 64)
+    assert {side: abs(sides.count(side) - 1000) < 130 for side in (3, 4, 5)} == dict.fromkeys(
+        (3, 4, 5), True
+    )
 
 
 def test_patches_that_span_all_mel_bins_are_hidden_one_by_one_unless_told_otherwise():

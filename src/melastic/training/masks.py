@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn import functional
 
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime
@@ -34,7 +33,8 @@ class Masking:
     clusters: Literal["auto", "always", "never"] = "auto"
     """Whether neighbours are hidden together; auto: where patches do not span all mel bins."""
     cluster_mels: tuple[float, float] = (48.0, 80.0)
-    """Least and greatest height of a cluster (mel bins), drawn for each clip."""
+    """Least and greatest height of a cluster (mel bins); whole patches between them are drawn for
+    each clip, equally likely."""
     cluster_s: tuple[float, float] = (0.48, 0.8)
     """Least and greatest length of a cluster (s), by the same draw."""
     over: Over = "patches"
@@ -85,19 +85,16 @@ class Masking:
         size = FreqTime(1, 1)
         if self.clusters == "always" or (self.clusters == "auto" and shape.freq > 1):
             place = uniform(0, 1, draw)
-            cells = zip(
-                (self.cluster_mels, self.cluster_s),
-                (patch.freq, patch.time * step_ms / 1000),
-                shape,
-                strict=True,
-            )
-            size = FreqTime(
-                *(
-                    max(1, min(count, round((low + place * (high - low)) / cell)))
-                    for (low, high), cell, count in cells
-                )
-            )
+            cells = (patch.freq, patch.time * step_ms / 1000)
+            bounds = zip((self.cluster_mels, self.cluster_s), cells, shape, strict=True)
+            size = FreqTime(*(_side(place, *bound) for bound in bounds))
         return clustered(shape, size, self.hidden(shape.freq * shape.time), draw)
+
+
+def _side(place: float, bounds: tuple[float, float], cell: float, count: int) -> int:
+    """Patches of a cluster along one axis: every number between the bounds is equally likely."""
+    least, greatest = (round(bound / cell) for bound in bounds)
+    return max(1, min(count, least + int(place * (greatest - least + 1))))
 
 
 def clustered(
@@ -105,8 +102,9 @@ def clustered(
 ) -> Int[Tensor, " {count}"]:
     """Some patches in clusters, each equally likely, in order.
 
-    Clusters are drawn one after the other, wherever at least one of their patches is in the grid,
-    until enough are covered; of the last one patches are chosen at random.
+    Clusters are drawn one after the other, wherever in the grid, until enough are covered; what
+    sticks out at one edge comes in at the opposite one of the same axis, so that no place is
+    special. Of the last one patches are chosen at random.
 
     Args:
         shape: patches along each axis.
@@ -114,8 +112,8 @@ def clustered(
         count: how many.
         draw: a generator.
     """
-    places = FreqTime(*(n + side - 1 for n, side in zip(shape, size, strict=True)))
-    turn = torch.randperm(places.freq * places.time, generator=draw).to(torch.float64)
-    first = -functional.max_pool2d(-turn.view(1, *places), tuple(size), stride=1).flatten()
-    order = (first + torch.rand(first.shape, generator=draw, dtype=torch.float64)).argsort()
-    return order[:count].sort().values
+    first = torch.randperm(shape.freq * shape.time, generator=draw).reshape(shape)
+    for axis, side in enumerate(size):
+        first = torch.stack([first.roll(i, axis) for i in range(side)]).amin(0)
+    order = first.flatten() + torch.rand(first.numel(), generator=draw, dtype=torch.float64)
+    return order.argsort()[:count].sort().values
