@@ -182,7 +182,7 @@ def write(arguments: argparse.Namespace) -> None:
         f"`python tools/pretraining.py {sets} --epochs {arguments.epochs} --seeds {seeds}`:",
         "test accuracy in per cent. Pretraining (SSAST, recipe `ssast`) hears the training clips",
         "of all sets; then a model is trained with the labels of a tenth of a set's training",
-        f"clips, as many of each class ({epochs} epochs), from random weights or a pretraining.",
+        f"clips, as many of each class (epochs: {epochs}), from random weights or a pretraining.",
         "Several seeds (which clips are labelled, and training): mean, deviation and, in brackets,",
         "their number; there is one pretraining of each kind. Minutes are those of a core that",
         "other trainings may have shared.",
