@@ -19,7 +19,7 @@ from tests.models import MODELS
 def test_a_recipe_survives_json(name):
     recipe = load_recipe(name)
     text = json.dumps(to_json(recipe))
-    again = from_json(TrainConfig, json.loads(text))
+    again = from_json(type(recipe), json.loads(text))
     assert again == recipe
     assert json.dumps(to_json(again)) == text
 
