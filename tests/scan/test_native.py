@@ -64,7 +64,7 @@ def test_every_scan_is_what_its_definition_says(operands):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_wide_and_odd_shapes_are_exact(options, shape, reverse):
     dim, state = shape
-    lengths = [1, 130, 2, 64, 65, 1]
+    lengths = [1, 130, 2, 64, 65, 1, 16, 17]
     operands = draw(lengths, dim=dim, state=state, ragged=True, reverse=reverse, **options)
     check(operands, 1e-6, 1e-5)
 
@@ -197,7 +197,7 @@ def test_autograd_finds_the_gradients_of_the_kernels():
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_states_that_are_kept_spare_work_and_change_nothing(instructions, ragged):
-    lengths = [1, 64, 65, 130, 300] if ragged else [200]
+    lengths = [1, 16, 17, 64, 130, 300] if ragged else [200]
     operands = draw(lengths, batch=1 if ragged else 3, dim=70, ragged=ragged, **EVERYTHING)
     dy, starts = torch.randn_like(operands.u), scan.new_starts(operands)
     assert torch.equal(scan.forward(operands, starts=starts), scan.forward(operands))

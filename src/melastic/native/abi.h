@@ -3,7 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#define MELASTIC_ABI 3
+#define MELASTIC_ABI 4
 
 enum Dtype { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 
@@ -34,8 +34,9 @@ struct ScanArguments {
     // State at the beginning and at the end of each clip, clips x dim x state; forward, one way.
     const float *state_in;
     float *state_out;
-    // States in front of each chunk of SPAN steps but a clip's first, ways x chunks x state x dim:
-    // forward writes them, backward reads them, or computes them again where there are none.
+    // States in front of each chunk of CHUNK steps but a clip's first, ways x chunks x blocks of
+    // TOGETHER channels x state x TOGETHER: forward writes them, backward reads them, or computes
+    // them again where there are none.
     float *starts;
     // Backward: what is written.
     View du, ddelta, dz;

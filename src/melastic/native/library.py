@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from melastic.native.build import FOLDER, NAME, fingerprint
 
-ABI = 3
+ABI = 4
 """Version of the interface: ``MELASTIC_ABI`` of ``abi.h``."""
 CHOICE = "MELASTIC_INSTRUCTIONS"
 """Environment variable that names an instruction set, or ``none`` for no kernels at all."""

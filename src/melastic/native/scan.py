@@ -10,8 +10,10 @@ from melastic.scan.operands import Gradients, Operands
 
 WIDEST = 8
 """Taps of a convolution at most."""
-CHUNK = 64
+CHUNK = 16
 """Steps between two states that are kept: ``CHUNK`` of ``scan_forward.h``."""
+TOGETHER = 16
+"""Channels whose kept states lie together: ``TOGETHER`` of ``scan_forward.h``."""
 
 
 def forward(
@@ -19,7 +21,7 @@ def forward(
     *,
     state_in: Float[Tensor, "clips dim state"] | None = None,
     state_out: Float[Tensor, "clips dim state"] | None = None,
-    starts: Float[Tensor, "ways chunks state dim"] | None = None,
+    starts: Float[Tensor, "ways chunks blocks state together"] | None = None,
 ) -> Float[Tensor, "batch length dim"]:
     """Output of a scan; arguments as :class:`Operands` says.
 
@@ -40,7 +42,7 @@ def forward(
     return y
 
 
-def new_starts(operands: Operands) -> Float[Tensor, "ways chunks state dim"]:
+def new_starts(operands: Operands) -> Float[Tensor, "ways chunks blocks state together"]:
     """Room for the states in front of chunks, which the backward pass needs not compute again.
 
     Args:
@@ -49,13 +51,14 @@ def new_starts(operands: Operands) -> Float[Tensor, "ways chunks state dim"]:
     batch, length, dim = operands.u.shape
     ways = 1 if operands.A_back is None else 2
     chunks, state = batch * length // CHUNK + 2, operands.A.shape[1]  # never 1: export would fix it
-    return torch.zeros(ways, chunks, state, dim, device=operands.u.device)
+    blocks = -(-dim // TOGETHER)
+    return torch.zeros(ways, chunks, blocks, state, TOGETHER, device=operands.u.device)
 
 
 def backward(
     dy: Float[Tensor, "batch length dim"],
     operands: Operands,
-    starts: Float[Tensor, "ways chunks state dim"] | None = None,
+    starts: Float[Tensor, "ways chunks blocks state together"] | None = None,
 ) -> Gradients:
     """Gradients of a scan's inputs.
 

@@ -4,7 +4,8 @@
 
 namespace {
 
-const int CHUNK = 64;
+const int CHUNK = 16;
+const int TOGETHER = 16;  // channels whose kept states lie together
 const int FEW = 4;  // states are padded to a multiple of this
 #if defined(__AVX512F__)
 const int MANY = 16;  // states whose decays are computed side by side
@@ -32,6 +33,12 @@ INLINE void fetch_view(Ahead &ahead, int i, const View &view, int64_t row, int64
     ahead.stride[i] = view.step * size;
 }
 
+INLINE void fetch(const Ahead &ahead, int64_t step) {
+#pragma GCC unroll 4
+    for (int v = 0; v < FETCHED; v++)
+        __builtin_prefetch(ahead.at[v] + step * ahead.stride[v], 0, 2);  // not yet into the first cache
+}
+
 // Advance N states through a chunk and add what is read off them to y.
 template <int N>
 INLINE void advance(const float *A, float *h, const float *dt, const float *x, const float *B,
@@ -45,8 +52,7 @@ INLINE void advance(const float *A, float *h, const float *dt, const float *x, c
         const Lanes d = load(dt + i * LANES), in = load(x + i * LANES);
         const float *b = B + i * padded, *c = C + i * padded;
         Lanes out = load(y + i * LANES);
-#pragma GCC unroll 4
-        for (int v = 0; v < FETCHED; v++) __builtin_prefetch(ahead.at[v] + i * ahead.stride[v]);
+        fetch(ahead, i);
 #pragma GCC unroll 16
         for (int n = 0; n < N; n++) {
             state[n] = exp2_of(d * decay[n]) * state[n] + in * b[n];
@@ -67,12 +73,15 @@ struct ForwardScratch {
     float *B, *C;               // CHUNK x padded
 };
 
+// Rows between two arrays: else most begin at whole pages, and stores hold up loads of other pages.
+const int APART = 13;
+
 // Put arrays of some rows one behind the other, if there is a place for them; the floats they take.
 INLINE int64_t place_rows(float **const arrays[], const int64_t rows[], int count, float *at) {
     int64_t floats = 0;
     for (int i = 0; i < count; i++) {
         if (at) *arrays[i] = at + floats;
-        floats += rows[i] * LANES;
+        floats += (rows[i] + APART) * LANES;
     }
     return floats;
 }
@@ -178,13 +187,17 @@ INLINE void end_state(const ScanArguments &a, const ForwardScratch &s, int64_t c
                 s.h[(c / LANES * s.padded + n) * LANES + c % LANES];
 }
 
-// The states in front of a chunk that is not its clip's first, as a view "0 state channel". A clip that
-// begins at step s has its states from place s / CHUNK on, where no other clip has any.
-INLINE View start_of(const ScanArguments &a, Stretch clip, int way, int64_t chunk) {
+// The states in front of a chunk that is not its clip's first, as a view "0 state channel".
+// Channels lie in blocks of TOGETHER, so that a vector's states are one piece. A clip that begins at
+// step s has its states from place s / CHUNK on, where no other clip has any.
+INLINE View start_of(const ScanArguments &a, Stretch clip, int way, int64_t chunk, Block sub) {
     const int64_t first = clip.row * a.clips.length + clip.first;
     const int64_t places = a.clips.rows * a.clips.length / CHUNK + 2;
     const int64_t place = way * places + first / CHUNK + chunk - 1;
-    return {a.starts + place * a.state * a.dim, 0, a.dim, 1, FLOAT32};
+    const int64_t blocks = (a.dim + TOGETHER - 1) / TOGETHER;
+    const int64_t block = place * blocks + sub.first / TOGETHER;
+    float *data = a.starts + block * a.state * TOGETHER + sub.first % TOGETHER;
+    return {data, 0, TOGETHER, 1, FLOAT32};
 }
 
 // One clip, one way or both; on the way back, what the first way has read and added up is there.
@@ -208,9 +221,10 @@ static void forward_clip(const ScanArguments &a, const ForwardScratch &s, int64_
             for (int i = 0; i < block.subs(); i++) {
                 const int64_t own = i * s.kept * LANES, table = i * s.padded * LANES;
                 if (way == 0) memset(y + own, 0, steps * LANES * sizeof(float));
+                const Block sub = block.sub(i);
                 if (a.starts && chunk)
-                    write_typed<FLOAT32>(s.h + table, start_of(a, clip, way, chunk), 0, 0, a.state,
-                                         block.sub(i));
+                    write_typed<FLOAT32>(s.h + table, start_of(a, clip, way, chunk, sub), 0, 0,
+                                         a.state, {0, sub.count});
                 Ahead ahead;
                 fetch_nothing(ahead, dt);
                 if (chunk + 1 < chunks) {

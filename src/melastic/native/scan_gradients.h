@@ -1,0 +1,156 @@
+// Gradients of the selective scan within a chunk: a few states of one vector of channels.
+#pragma once
+#include "scan_forward.h"
+
+namespace {
+
+const int SEVERAL = 8;  // states whose gradients are computed side by side
+
+// A row has LANES floats. What is read and written of a chunk is there for all vectors of channels,
+// `kept` rows apart: of the whole clip where its steps are needed more than once. So are tables,
+// `padded` rows apart, and states at the chunks' beginnings.
+struct BackwardScratch {
+    int64_t padded, kept, chunks;
+    bool whole;
+    float *A, *A_back, *dA, *dA_back, *g;    // rows: padded states, for each vector
+    float *dt, *u, *dy, *y, *ddt, *ds;       // rows: steps kept, for each vector
+    float *slope;                            // the same
+    float *gate;                             // rows: steps of a chunk, for each vector
+    float *starts;                           // rows: chunks x padded states, for each vector
+    float *states, *decays;                  // rows: (CHUNK + 1) x SEVERAL, CHUNK x SEVERAL
+    float *dB, *dC;                          // rows: CHUNK x SEVERAL, sums over vectors
+    float *B, *C;                            // CHUNK x padded
+
+    int64_t at(int i, int64_t begin) const { return (i * kept + (whole ? begin : 0)) * LANES; }
+};
+
+static int64_t backward_layout(const ScanArguments &a, BackwardScratch *s, float *at) {
+    BackwardScratch unused;
+    if (!s) s = &unused;
+    s->padded = rounded_up(a.state, FEW);
+    const int64_t longest = rounded_up(longest_clip(a.clips), CHUNK);
+    s->whole = a.A_back || !a.starts, s->chunks = longest / CHUNK;
+    s->kept = s->whole ? longest : CHUNK;
+    const int64_t table = SUBS * s->padded, steps = SUBS * s->kept, chunk = CHUNK * SEVERAL;
+    float **const arrays[] = {&s->A,  &s->A_back, &s->dA,  &s->dA_back, &s->g,      &s->dt,
+                              &s->u,  &s->dy,     &s->y,   &s->ddt,     &s->ds,     &s->slope,
+                              &s->gate, &s->starts, &s->states, &s->decays, &s->dB, &s->dC};
+    const int64_t rows[] = {table, table, table, table, table, steps,
+                            steps, steps, steps, steps, steps, steps,
+                            SUBS * CHUNK, table * s->chunks, chunk + SEVERAL, chunk, chunk, chunk};
+    const int64_t floats = place_rows(arrays, rows, 18, at);
+    if (at) s->B = at + floats, s->C = at + floats + CHUNK * s->padded;
+    return floats + 2 * CHUNK * s->padded;
+}
+
+static int64_t backward_floats(const ScanArguments &a) { return backward_layout(a, 0, 0); }
+
+// Sums over the lanes of N vectors, each added to its own place.
+template <int N>
+INLINE void add_sums(float *to, const float *rows, int64_t count) {
+    Lanes p[N];
+    for (int n = 0; n < N; n++) p[n] = load(rows + n * LANES);
+#pragma GCC unroll 4
+    for (int half = N / 2; half; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++)
+            p[i] = weave_low(p[i], p[i + half]) + weave_high(p[i], p[i + half]);
+    float sums[LANES];
+    store(sums, p[0]);
+    for (int n = 0; n < count; n++)
+        for (int k = n; k < LANES; k += N) to[n] += sums[k];
+}
+
+// Rows of the clip that belong to one vector of channels.
+struct Rows {
+    const float *dt, *u, *dy;
+    float *y, *ddt, *ds;
+};
+
+// Advance N states through a chunk without reading them.
+template <int N>
+INLINE void pass_through(const float *A, float *h, const Rows &rows, const float *B,
+                         int64_t padded, int64_t steps, bool back) {
+    Lanes state[N], decay[N];
+    for (int n = 0; n < N; n++) state[n] = load(h + n * LANES), decay[n] = load(A + n * LANES);
+    const int64_t turn = back ? -1 : 1;
+    int64_t i = back ? steps - 1 : 0;
+    for (int64_t k = 0; k < steps; k++, i += turn) {
+        const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; n++)
+            state[n] = exp2_of(d * decay[n]) * state[n] + in * B[i * padded + n];
+    }
+    for (int n = 0; n < N; n++) store(h + n * LANES, state[n]);
+}
+
+// States and decays of a chunk, held; what is read off the states is added to y.
+template <int N>
+INLINE void recompute(const BackwardScratch &s, const float *A, const float *start,
+                      const Rows &rows, const float *B, const float *C, int64_t padded,
+                      int64_t steps, bool back, const Ahead &ahead) {
+    Lanes state[N], decay[N];
+    for (int n = 0; n < N; n++) {
+        state[n] = load(start + n * LANES), decay[n] = load(A + n * LANES);
+        store(s.states + n * LANES, state[n]);
+    }
+    const int64_t turn = back ? -1 : 1;
+    int64_t i = back ? steps - 1 : 0;
+    for (int64_t k = 0; k < steps; k++, i += turn) {
+        const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
+        const float *b = B + i * padded, *c = C + i * padded;
+        float *held = s.states + (k + 1) * N * LANES, *decays = s.decays + k * N * LANES;
+        Lanes out = load(rows.y + i * LANES);
+        fetch(ahead, i);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; n++) {
+            const Lanes e = exp2_of(d * decay[n]);
+            state[n] = e * state[n] + in * b[n];
+            out += state[n] * c[n];
+            store(decays + n * LANES, e);
+            store(held + n * LANES, state[n]);
+        }
+        store(rows.y + i * LANES, out);
+    }
+}
+
+// From the chunk's end to its beginning: gradients of N states, and what they pass on.
+template <int N>
+INLINE void turn_back(const BackwardScratch &s, const float *A, float *g, float *dA,
+                      const Rows &rows, const float *B, const float *C, int64_t padded,
+                      int64_t steps, bool back, const Ahead &ahead) {
+    Lanes flow[N], slope[N];
+    for (int n = 0; n < N; n++) flow[n] = load(g + n * LANES), slope[n] = load(dA + n * LANES);
+    const int64_t turn = back ? 1 : -1;
+    int64_t i = back ? 0 : steps - 1;
+    for (int64_t k = steps - 1; k >= 0; k--, i += turn) {
+        const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
+        const Lanes out = load(rows.dy + i * LANES);
+        const float *b = B + i * padded, *c = C + i * padded;
+        const float *before = s.states + k * N * LANES, *after = before + N * LANES;
+        const float *decays = s.decays + k * N * LANES;
+        float *dB = s.dB + i * N * LANES, *dC = s.dC + i * N * LANES;
+        fetch(ahead, i);
+        Lanes more = load(rows.ddt + i * LANES), through = load(rows.ds + i * LANES);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; n++) {
+            const Lanes full = flow[n] + out * c[n];
+            store(dC + n * LANES, load(dC + n * LANES) + out * load(after + n * LANES));
+            store(dB + n * LANES, load(dB + n * LANES) + full * in);
+            through += full * b[n];
+            flow[n] = full * load(decays + n * LANES);
+            const Lanes rate = flow[n] * load(before + n * LANES);
+            more += rate * load(A + n * LANES);
+            slope[n] += rate * d;
+        }
+        store(rows.ddt + i * LANES, more), store(rows.ds + i * LANES, through);
+    }
+    for (int n = 0; n < N; n++) store(g + n * LANES, flow[n]), store(dA + n * LANES, slope[n]);
+}
+
+INLINE Rows rows_of(const BackwardScratch &s, int i, int64_t begin) {
+    const int64_t at = s.at(i, begin);
+    return {s.dt + at, s.u + at, s.dy + at, s.y + at, s.ddt + at, s.ds + at};
+}
+
+}  // namespace
