@@ -4,7 +4,8 @@
 
 namespace {
 
-const int SEVERAL = 8;  // states whose gradients are computed side by side
+// States whose gradients are computed side by side: no more than a vector has lanes for their sums.
+const int SEVERAL = LANES < 8 ? LANES : 8;
 
 // A row has LANES floats. What is read and written of a chunk is there for all vectors of channels,
 // `kept` rows apart: of the whole clip where its steps are needed more than once. So are tables,
