@@ -136,9 +136,10 @@ def measure(manifest: Path, start: str, seed: int, arguments: argparse.Namespace
 
 def results(name: str, start: str) -> list[dict[str, Any]]:
     """What is measured of a row, seed by seed."""
-    return [
-        json.loads(path.read_text()) for path in sorted(DOCS.glob(f"{name}-{start}-[0-9]*.json"))
+    paths = [
+        path for path in DOCS.glob("*.json") if path.stem.rsplit("-", 1)[0] == f"{name}-{start}"
     ]
+    return [json.loads(path.read_text()) for path in sorted(paths)]
 
 
 def text(values: list[float]) -> str:
