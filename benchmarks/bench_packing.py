@@ -33,7 +33,7 @@ def lengths_of(mix: str) -> list[int]:
     return (COLUMN * columns).tolist()
 
 
-MIXES = ("128 digits, 0.2-2 s", "32 clips, log-normal 1-30 s")
+MIXES = ("128 digits, 0.2-2 s", "8 clips, log-normal 1-30 s", "32 clips, log-normal 1-30 s")
 
 
 def next_fit(lengths: Sequence[int]) -> list[list[int]]:

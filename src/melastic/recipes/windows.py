@@ -14,5 +14,5 @@ def asc_htsat() -> TrainConfig:
         base,
         name="asc-htsat",
         model=model,
-        optim=OptimConfig(lr=1e-3, epochs=45, batch_tokens=16_384),
+        optim=OptimConfig(lr=4e-4, epochs=45, batch_tokens=16_384),
     )
