@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -150,12 +151,13 @@ def keep(run: Path, row: str, seed: int, arguments: argparse.Namespace) -> None:
         said = json.loads(melastic("evaluate", str(run), str(arguments.manifest), *words))
         full = said["accuracy"]
     course = finished.course
+    ends = [0, *(int(switch.epoch) for switch in course.switches), int(course.end.epoch)]
     write_json(
         result(folder(arguments), row, seed),
         {
             "test_accuracy": finished.test_accuracy,
             "test_accuracy_full": full,
-            "epochs": [settings.optim.epochs for settings in phases],
+            "epochs": [end - begin for begin, end in pairwise(ends)],
             "train_gmacs": course.end.gmacs,
             "seconds": course.end.seconds,
             "course": asdict(course),

@@ -178,22 +178,50 @@ def text(values: Sequence[float]) -> str:
     return f"{mean(values):.1f}{spread}"
 
 
+def commands(arguments: argparse.Namespace, kept: Path) -> list[str]:
+    """The commands that make what is measured: one for all models of as many seeds."""
+    seeds_of: dict[tuple[int, ...], list[str]] = {}
+    for name in ALL:
+        paths = kept.glob(f"{name}-patch-[0-9]*.csv")
+        seeds = tuple(sorted(int(path.stem.rsplit("-", 1)[1]) for path in paths))
+        if seeds:
+            seeds_of.setdefault(seeds, []).append(name)
+    words = f"python tools/flexible.py {arguments.name} {arguments.manifest.name}"
+    words += f" --select '{arguments.select}'" if arguments.select else ""
+    settings = " ".join(["", "--settings", *arguments.settings]) if arguments.settings else ""
+    return [
+        f"{words} --models {' '.join(names)} --seeds {' '.join(map(str, seeds))}{settings}"
+        for seeds, names in seeds_of.items()
+    ]
+
+
+def notes(arguments: argparse.Namespace, kept: Path) -> list[str]:
+    """What is to be known about the models that start from trained ones, if there are some."""
+    there = [name for name in STARTED if list(kept.glob(f"{name}-patch-[0-9]*.csv"))]
+    if not there:
+        return []
+    starts = ", ".join(f"{name} from {STARTED[name][0]}" for name in there)
+    settings = " (--settings are those of the others)" if arguments.settings else ""
+    return [
+        f"Models whose name ends in -2 start from a trained one ({starts}), are",
+        f"trained for 40 more epochs{settings} and pooled by the mean.",
+    ]
+
+
 def write(arguments: argparse.Namespace) -> None:
     """Write ``docs/flexible/NAME.md`` and its figures from what is measured."""
     kept = folder(arguments)
-    seeds = sorted({int(path.stem.rsplit("-", 1)[1]) for path in kept.glob("*.csv")})
-    command = f"python tools/flexible.py {arguments.name} {arguments.manifest.name}"
-    command += f" --select '{arguments.select}'" if arguments.select else ""
-    settings = " ".join(["", "--settings", *arguments.settings]) if arguments.settings else ""
     lines = [
         "# One model for many patch sizes and frame shifts",
         "",
-        f"`{command} --seeds {' '.join(map(str, seeds))}{settings}`: accuracy in per cent on the",
-        "test clips. Each column is one setting at which every model is read; fixed models carry",
-        "the patch size or the frame shift that they were trained at. Several seeds: mean,",
-        "deviation and, in brackets, their number. Models whose name ends in -2 start from a",
-        "trained one (flexiast and elasticast from ast-16, melastic from flexiast) and are trained",
-        "for 40 more epochs; elasticast-2 and melastic-2 are pooled by the mean.",
+        "```",
+        *commands(arguments, kept),
+        "```",
+        "",
+        "Accuracy in per cent on the test clips. Each column is a setting at which all models are",
+        "read; fixed models carry the patch size or the frame shift that they were trained at.",
+        "Several seeds: mean, deviation and, in brackets, their number.",
+        *notes(arguments, kept),
         "",
         "## Patch sizes (square; frame shift of the model)",
         "",

@@ -13,7 +13,6 @@ from melastic.config import (
     FrontendConfig,
     KernelResize,
     LearnedGrid,
-    Level,
     MambaConfig,
     MeanPooling,
     ModelConfig,
@@ -27,7 +26,7 @@ from melastic.config import (
     WindowConfig,
 )
 from melastic.errors import unknown_name
-from melastic.options import PatchSize, SizeOf
+from melastic.options import LevelOf, PatchSize, SizeOf
 from melastic.patches.grid import FreqTime, Remainder, freq_time
 
 
@@ -90,8 +89,8 @@ class Architecture:
     """Edges of librosa's filters (Hz); None: 50 to 14000, or half the sample rate."""
     window_ms: float = 25.0
     """Analysis window (ms)."""
-    level: Level | None = None
-    """Take each clip's level off; None: log-mels of the waveform as it is."""
+    level: LevelOf = None
+    """Take each clip's level off, with a floor this far below it (dB); None: keep it."""
 
 
 def model_config(

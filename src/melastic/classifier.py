@@ -13,7 +13,7 @@ from melastic.config import ClassTokenPooling, ModelConfig
 from melastic.encoders.build import build_encoder
 from melastic.encoders.mamba import Mamba
 from melastic.errors import InputError
-from melastic.frontend.audio import load_audio
+from melastic.frontend.audio import PathOrWaveform, samples_of
 from melastic.frontend.normalize import spectrogram_of
 from melastic.head import Head, build_head
 from melastic.inputs import Hops, Spectrograms, checked, one_hop_each, stacked
@@ -226,7 +226,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def classify(
         self,
-        path_or_waveform: str | Path | Float[Tensor, " samples"],
+        path_or_waveform: PathOrWaveform,
         *,
         top: int = 5,
         patch: Size | None = None,
@@ -239,7 +239,7 @@ class Classifier(nn.Module):
         A budget chooses the view: the most accurate of the model's measured curve that is within.
 
         Args:
-            path_or_waveform: an audio file, or samples at the model's sample rate.
+            path_or_waveform: an audio file, or samples (tensor, array) at the model's sample rate.
             top: how many classes.
             patch: patch size (mel bins, frames); None: the model's own.
             hop_ms: frame shift to compute (ms); None: the model's own.
@@ -272,30 +272,21 @@ class Classifier(nn.Module):
 
     def spectrogram(
         self,
-        path_or_waveform: str | Path | Float[Tensor, " samples"],
+        path_or_waveform: PathOrWaveform,
         *,
         hop_ms: float | None = None,
     ) -> Float[Tensor, "freq time"]:
         """Normalised log-mels of one clip, as this model expects them.
 
         Args:
-            path_or_waveform: an audio file, or samples at the model's sample rate.
+            path_or_waveform: an audio file, or samples (tensor, array) at the model's sample rate.
             hop_ms: frame shift (ms); None: the model's own.
         """
         frontend = self.config.frontend
-        if isinstance(path_or_waveform, Tensor):
-            waveform = path_or_waveform
-        else:
-            waveform = load_audio(path_or_waveform, sample_rate=frontend.sample_rate)
-        if waveform.ndim != 1:
-            raise InputError(
-                f"a waveform has one axis (samples), got shape {tuple(waveform.shape)}; average "
-                "its channels first"
-            )
+        waveform, named = samples_of(path_or_waveform, frontend.sample_rate)
         try:
             return spectrogram_of(waveform.to(self.patch_embed.bias), frontend, hop_ms=hop_ms)
         except InputError as error:
-            named = path_or_waveform if not isinstance(path_or_waveform, Tensor) else "waveform"
             raise InputError(f"{named}: {error}") from None
 
     def scores(self, logits: Float[Tensor, "clips classes"]) -> Float[Tensor, "clips classes"]:

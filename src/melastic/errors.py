@@ -1,6 +1,7 @@
 """Errors that a user can cause."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -10,6 +11,28 @@ class InputError(ValueError):
 
 class DivergedError(InputError):
     """Training left the finite numbers."""
+
+
+def check_range(
+    where: str, config: object, names: Iterable[str], low: float, high: float = math.inf
+) -> None:
+    """Refuse settings below or above what they may be; None is not looked at.
+
+    Args:
+        where: what the settings belong to, such as ``"optim"``.
+        config: holds them as attributes.
+        names: of the settings.
+        low: least value.
+        high: largest value.
+
+    Raises:
+        InputError: naming the first one that is outside.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+            raise InputError(f"{where}.{name} is {rule}, got {value}")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from tyro.constructors import PrimitiveConstructorSpec
 
 from melastic.errors import InputError
+from melastic.frontend.config import Level
 from melastic.patches.view import Pooling, View, pooling_of, size_of, size_text
 
 T = TypeVar("T")
@@ -101,6 +102,11 @@ def share(word: str) -> float:
     return value
 
 
+def level(word: str) -> Level | None:
+    """A floor below a clip's own level (dB), or ``none`` for log-mels as they are."""
+    return None if word.lower() == "none" else Level(floor_db=number(word))
+
+
 def length_text(value: float | None) -> str:
     """The inverse of :func:`seconds`."""
     return "all" if value is None else f"{value:g}"
@@ -110,6 +116,7 @@ SizeOf = Annotated[int | tuple[int, int], one(size_of, "N|FxT", size_text)]
 PatchSize = Annotated[int | tuple[int, int] | None, one(size_of, "N|FxT", size_text)]
 Hop = Annotated[float | None, one(hop, "MS", "{:g}".format)]
 Length = Annotated[float | None, one(seconds, "S", length_text)]
+LevelOf = Annotated[Level | None, one(level, "DB|none", lambda value: f"{value.floor_db:g}")]
 Share = Annotated[float, one(share, "SHARE", "{:g}".format)]
 PatchSizes = Annotated[
     tuple[int | tuple[int, int], ...], several(size_of, "N|FxT", size_text, "8 16 128x4")

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
 from safetensors.torch import load_file
 
 import melastic as package
@@ -223,6 +224,31 @@ WRONG = {
     ),
     "unknown data set": (["data", "prepare", "esc5", "--root", ".", "--out", "m.csv"], "esc50"),
     "missing root": (["data", "prepare", "esc50", "--out", "m.csv"], "--root is required"),
+    "unknown set without root": (["data", "prepare", "foo", "--out", "m.csv"], "unknown data set"),
+    "nothing to join": (["data", "join", "--out", "m.csv"], "name the manifests"),
+    "misspelt option": (["classify", "digits", "x.wav", "--hopms", "20"], "did you mean --hop-ms?"),
+    "missing option": (["embed", "digits", "x.wav"], "--out PATH is required"),
+    "no number": (
+        ["evaluate", "digits", "x.csv", "--workers", "x"],
+        "--workers takes INT, got 'x'",
+    ),
+    "no clips": (["data", "stats", "x.csv", "--most", "0"], "--most is at least 1"),
+    "workers": (["evaluate", "digits", "x.csv", "--workers", "-1"], "--workers is at least 0"),
+    "batch": (
+        ["evaluate", "digits", "x.csv", "--batch-tokens", "0"],
+        "--batch-tokens is at least 1",
+    ),
+    "figure": (["evaluate", "digits", "x.csv", "--confusion", "x.xyz"], "names a PNG file"),
+    "preset": (["classify", "ast-nano", "x.wav"], "a preset without weights"),
+    "pattern": (["models", "zzz"], "no name matches 'zzz'"),
+    "folder for a recipe": (["train", "."], "name a JSON file"),
+    "recipe and resume": (["train", "asc", "--resume", "run"], "got asc"),
+    "mixup": (["train", "asc", "--augment.mixup", "4"], "augment.mixup is in [0, 1], got 4"),
+    "warp": (["train", "asc", "--augment.warp-time", "-2"], "augment.warp_time is at least 0"),
+    "betas": (["train", "asc", "--optim.betas", "2", "3"], "optim.betas are in [0, 1)"),
+    "clipping": (["train", "asc", "--optim.clip-norm", "-1"], "optim.clip_norm must be positive"),
+    "reading": (["train", "asc", "--data.workers", "-1"], "data.workers is at least 0"),
+    "level": (["train", "asc", "--model.level", "0"], "floor_db is positive"),
 }
 
 
@@ -247,6 +273,7 @@ def test_settings_that_cannot_train_are_one_line(tones, tmp_path):
         (["--data.test", "splt=test"], "did you mean split"),
         (["--data.val", "split=test"], "name the same clips"),
         (["--data.train", "all"], "must not share clips"),
+        (["--data.val", "split=test,val"], "data.val and data.test must not share clips"),
         (["--optim.lr", "-1"], "optim.lr"),
         (["--model.num-heads", "5"], "multiple of num_heads"),
     ):
@@ -254,6 +281,50 @@ def test_settings_that_cannot_train_are_one_line(tones, tmp_path):
             *("train", "sounds", "--data.manifest", tones, "--out", tmp_path / "run", *TINY, *words)
         )
         assert hint in one_line(done)
+
+
+def test_results_go_nowhere_where_no_file_can_be(run, tones):
+    out = tones / "vectors.npz"  # below a file
+    done = melastic("embed", run, tones.parent / "low_4.wav", "--out", out)
+    assert "its folder cannot be made" in one_line(done)
+
+
+def test_clips_with_several_labels_are_not_scored_by_a_model_that_names_one(run, tones, tmp_path):
+    manifest = tmp_path / "several.csv"
+    manifest.write_text(f"file,label\n{tones.parent / 'low_4.wav'},low;high\n")
+    done = melastic("evaluate", run, manifest, "--select", "all")
+    assert "with one label, got low, high" in one_line(done)
+
+
+def test_a_document_has_null_where_a_score_is_no_number(run, tones):
+    done = melastic("evaluate", run, tones, "--json", check=0)
+    found = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(name))
+    assert found["auc"] == 1
+    assert found["d_prime"] is None
+
+
+def test_stored_views_are_chosen_by_held_out_clips(run, tones, tmp_path):
+    done = melastic(
+        "sweep", run, tones, "--hop-ms", "10", "20", "--out", tmp_path, "--store", check=0
+    )
+    assert "the run's held-out clips (split=val)" in done.stderr
+    rows = (tmp_path / "sweep.csv").read_text().splitlines()
+    clips = rows[0].split(",").index("clips")
+    assert {row.split(",")[clips] for row in rows[1:]} == {"6"}
+
+
+def test_a_waveform_is_a_tensor_or_an_array():
+    model = package.load("digits")
+    samples, rate = (
+        np.sin(np.arange(4000) / 5).astype(np.float64),
+        model.config.frontend.sample_rate,
+    )
+    assert rate == 8000
+    expected = model.classify(torch.from_numpy(samples))
+    assert model.classify(samples) == expected
+    for wrong, words in ((3, "got int"), (samples[None], "has one axis")):
+        with pytest.raises(package.InputError, match=words):
+            model.classify(wrong)
 
 
 def test_help_is_printed_for_every_command():

@@ -31,7 +31,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A process that dies in between leaves the old file, or none; never half of one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: its folder cannot be made ({error.strerror}); choose another place"
+        ) from None
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, a file is written; choose another name")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.touch()
@@ -61,6 +68,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a JSON file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); write or fetch it again") from None
 
@@ -101,8 +110,8 @@ def load(path_or_name: str | Path) -> Classifier:
     """A classifier from a folder, a bundled name, or the Hugging Face Hub.
 
     Args:
-        path_or_name: a folder that :meth:`Classifier.save` or a training run wrote, a name that
-            ``melastic models`` lists, or ``"owner/name"`` on the Hub.
+        path_or_name: a folder that :meth:`Classifier.save` or a training run wrote, a name of
+            bundled weights, or ``"owner/name"`` on the Hub.
 
     Raises:
         InputError: if there is no such model, or its files are missing, damaged or do not match.
@@ -132,6 +141,13 @@ def locate(path_or_name: str | Path) -> Path:
         from melastic.checkpoints.hub import fetch
 
         return fetch(name)
+    from melastic.presets import PRESETS
+
+    if name in PRESETS:
+        raise InputError(
+            f"{name} is a preset without weights; train one (melastic train RECIPE "
+            f"--model.preset {name}) or name bundled weights: {', '.join(bundled())}"
+        )
     raise unknown_name("model", name, bundled())
 
 

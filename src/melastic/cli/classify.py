@@ -30,7 +30,7 @@ class FileArguments:
     """A model and the files that it is used on."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """Run folder, model folder, or name ('melastic models' lists them)."""
+    """Run folder, model folder, or name of bundled weights ('melastic models' lists them)."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Audio files."""
     patch: PatchSize = None

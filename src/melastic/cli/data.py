@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from melastic.cli.parse import parse, print_json, print_table
+from melastic.cli.parse import check_options, parse, print_json, print_table
 from melastic.config import FrontendConfig
 from melastic.data.doctor import examine
 from melastic.data.doctor_view import render
@@ -17,8 +17,9 @@ from melastic.data.features import Features
 from melastic.data.join import joined
 from melastic.data.manifest import read_manifest, select
 from melastic.data.prepare import prepare as prepare_set
+from melastic.data.public_sets import DATA_SETS
 from melastic.data.sounds import write_sound_set
-from melastic.errors import InputError
+from melastic.errors import InputError, unknown_name
 from melastic.progress import bar, note
 
 GENERATED = "sounds"
@@ -93,6 +94,8 @@ def prepare(arguments: Sequence[str], prog: str) -> int:
     args = parse(PrepareArguments, arguments, prog)
     if args.name == GENERATED:
         return _generate(args)
+    if args.name not in DATA_SETS:
+        raise unknown_name("data set", args.name, (*DATA_SETS, GENERATED))
     if args.root is None:
         raise InputError(f"--root is required for {args.name}: the folder of the data set")
     done = prepare_set(args.name, args.root, args.out, trim_silence=args.trim_silence)
@@ -108,6 +111,8 @@ def prepare(arguments: Sequence[str], prog: str) -> int:
 def join(arguments: Sequence[str], prog: str) -> int:
     """Write one manifest of several."""
     args = parse(JoinArguments, arguments, prog)
+    if not args.manifests:
+        raise InputError("name the manifests to join, got none; melastic data join A.csv B.csv …")
     rules = args.select or ("all",) * len(args.manifests)
     clips = joined(args.manifests, rules, args.out)
     sys.stdout.write(f"{args.out}: {clips} clips of {len(args.manifests)} manifests\n")
@@ -117,6 +122,7 @@ def join(arguments: Sequence[str], prog: str) -> int:
 def stats(arguments: Sequence[str], prog: str) -> int:
     """Measure mean and deviation of log-mels."""
     args = parse(StatsArguments, arguments, prog)
+    check_options(args, ("most",), 1)
     frontend = FrontendConfig(
         sample_rate=args.sample_rate, num_mels=args.num_mels, hop_ms=args.hop_ms
     )

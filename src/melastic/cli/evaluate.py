@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from melastic.checkpoints.store import load
-from melastic.cli.parse import parse, print_json, print_table
+from melastic.cli.parse import check_options, parse, print_json, print_table
 from melastic.data.manifest import Clip, read_manifest, select
 from melastic.devices import best_device
 from melastic.errors import InputError
@@ -25,7 +25,7 @@ class EvaluateArguments:
     """Score a classifier on labelled clips."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """Run folder, model folder, or name."""
+    """Run folder, model folder, or name of bundled weights."""
     manifest: Annotated[Path, tyro.conf.Positional]
     """CSV or JSON manifest."""
     select: str | None = None
@@ -58,6 +58,10 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
     """Score a classifier on labelled clips."""
     args = parse(EvaluateArguments, arguments, prog)
     view = _view(args)
+    check_options(args, ("batch_tokens",), 1)
+    check_options(args, ("workers", "max_unreadable"), 0)
+    if args.confusion and (args.confusion.suffix != ".png" or args.confusion.is_dir()):
+        raise InputError(f"--confusion names a PNG file, got {args.confusion}; try confusion.png")
     model = load(args.model).to(best_device())
     clips = chosen_clips(args.model, args.manifest, args.select)
     with bar("evaluating") as advance:
@@ -72,6 +76,8 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
         )
     for reason in result.outputs.unreadable:
         note(f"left out: {reason}")
+    if args.select is None and not is_run(Path(args.model)):
+        note(f"scored on all {len(clips)} clips; --select split=test and its like take a part")
     if args.confusion:
         plot_confusion(result.outputs, model.labels, args.confusion)
     if args.json:
@@ -116,18 +122,27 @@ def _view(args: EvaluateArguments) -> View:
     )
 
 
-def chosen_clips(model: str, manifest: Path, rule: str | None) -> list[Clip]:
+def chosen_clips(
+    model: str, manifest: Path, rule: str | None, *, to_choose: bool = False
+) -> list[Clip]:
     """The clips that a command is about.
 
     Args:
         model: run folder, model folder, or name.
         manifest: CSV or JSON manifest.
         rule: selection; None: the test clips of the run, else all.
+        to_choose: whether something is chosen by them: then a run's held-out clips come first.
     """
     clips = read_manifest(manifest)
     if rule is not None:
         return select(clips, rule)
-    test = read_run_config(Path(model)).data.test if is_run(Path(model)) else None
+    data = read_run_config(Path(model)).data if is_run(Path(model)) else None
+    if data is not None and data.val is not None and to_choose:
+        note(f"views are chosen by the run's held-out clips ({data.val})")
+        return select(clips, data.val)
+    test = None if data is None else data.test
+    if test is not None and to_choose:
+        note("no clips are held out, test clips choose the views: --select names others")
     if test is None:
         return clips
     note(f"evaluating the run's test clips ({test}); --select all takes every clip")

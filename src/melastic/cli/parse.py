@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -43,12 +45,55 @@ def _undrawn(box: str, prog: str) -> str:
     words = words.partition(" Argument helptext:")[0]
     for opening in ("Value error", "Error parsing data:", "Parsing error"):
         words = words.removeprefix(opening).strip()
-    return f"{words}; '{prog} --help' lists what may be given"
+    return f"{_plain(words)}; '{prog} --help' lists what may be given"
+
+
+def _plain(words: str) -> str:
+    """What is wrong, without the help texts that tyro adds."""
+    if unknown := re.search(r"Unrecognized options: ([^\s,]+)", words):
+        near = re.findall(r"--[\w.-]+", words.partition("Perhaps you meant:")[2])
+        hint = f", did you mean {near[0]}?" if near else ""
+        return f"unknown option {unknown[1]}{hint}"
+    if missing := re.search(r"Missing from .*?: (--[\w.-]+ \S+)", words):
+        return f"{missing[1]} is required"
+    if typed := re.search(
+        r"(--[\w.-]+): no type matching (\S+) could .*? from \['?(.*?)'?\]", words
+    ):
+        return f"{typed[1]} takes {typed[2].replace('{None}|', '')}, got {typed[3]!r}"
+    return words
 
 
 def print_json(value: Any) -> None:
-    """One JSON document."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """One JSON document; numbers that are none, which JSON does not know, are null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """The same with None in place of infinity and nan."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_options(options: object, names: Sequence[str], low: int) -> None:
+    """Refuse numbers that are too small; None is not looked at.
+
+    Args:
+        options: arguments of a command.
+        names: of the fields.
+        low: least value.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < low:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is at least {low}, got {value}; leave it out")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -13,6 +13,7 @@ from melastic.checkpoints.store import BUNDLED, CARD, bundled, load_folder, loca
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json, print_table
 from melastic.config import FrontendConfig, MambaConfig
+from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs
 from melastic.native.library import kernels
 from melastic.patches.grid import FreqTime
@@ -26,7 +27,7 @@ class ListArguments:
     """List what ships with the package."""
 
     pattern: Annotated[str, tyro.conf.Positional] = "*"
-    """Shell-style, such as 'ast-*'."""
+    """Shell-style, such as 'as*'."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON document."""
 
@@ -49,10 +50,17 @@ class InfoArguments:
     """Print one JSON document."""
 
 
+def _matching(names: list[str], pattern: str) -> list[str]:
+    """Names that were found, of which there must be some."""
+    if not names:
+        raise InputError(f"no name matches {pattern!r}; '*' lists all")
+    return names
+
+
 def models(arguments: Sequence[str], prog: str) -> int:
     """List presets and bundled weights."""
     args = parse(ListArguments, arguments, prog)
-    rows = [_model_row(name) for name in list_models(args.pattern)]
+    rows = [_model_row(name) for name in _matching(list_models(args.pattern), args.pattern)]
     if args.json:
         print_json(rows)
         return 0
@@ -75,7 +83,8 @@ def models(arguments: Sequence[str], prog: str) -> int:
 def recipes(arguments: Sequence[str], prog: str) -> int:
     """List training recipes."""
     args = parse(ListArguments, arguments, prog)
-    rows = [{"name": name, "summary": summary(name)} for name in recipe_names(args.pattern)]
+    names = _matching(recipe_names(args.pattern), args.pattern)
+    rows = [{"name": name, "summary": summary(name)} for name in names]
     if args.json:
         print_json(rows)
         return 0

@@ -10,7 +10,7 @@ import tyro
 
 from melastic.checkpoints.store import load
 from melastic.cli.evaluate import chosen_clips
-from melastic.cli.parse import parse, print_json, print_table
+from melastic.cli.parse import check_options, parse, print_json, print_table
 from melastic.devices import best_device
 from melastic.errors import InputError
 from melastic.evaluation.curve import curve_of, store_curve, writable_folder
@@ -30,7 +30,7 @@ class SweepArguments:
     """Evaluate a classifier through every combination of some dials."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """Run folder, model folder, or name."""
+    """Run folder, model folder, or name of bundled weights."""
     manifest: Annotated[Path, tyro.conf.Positional]
     """CSV or JSON manifest."""
     out: Path
@@ -46,7 +46,8 @@ class SweepArguments:
     keep: ShareList = ()
     """Shares of each clip's tokens that are used; none: all."""
     select: str | None = None
-    """Clips, such as split=test; None: the test clips of the run, else all."""
+    """Clips, such as split=test; None: the test clips of the run, with --store its held-out clips,
+    else all."""
     baseline: PathList = ()
     """Other sweeps (folder or sweep.csv) to draw dashed, such as those of fixed models."""
     store: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -64,15 +65,12 @@ class SweepArguments:
 def sweep(arguments: Sequence[str], prog: str) -> int:
     """Evaluate a classifier through every combination of some dials."""
     args = parse(SweepArguments, arguments, prog)
-    if min(args.batch_tokens, args.memory_mb) < 1:
-        raise InputError(
-            "--batch-tokens and --memory-mb are at least 1, got "
-            f"{args.batch_tokens} and {args.memory_mb}; leave them out"
-        )
+    check_options(args, ("batch_tokens", "memory_mb"), 1)
+    check_options(args, ("max_unreadable",), 0)
     stored_in = writable_folder(args.model) if args.store else None
     baselines = _baselines(args.baseline)
     model = load(args.model).to(best_device())
-    clips = chosen_clips(args.model, args.manifest, args.select)
+    clips = chosen_clips(args.model, args.manifest, args.select, to_choose=args.store)
     dials = Dials(
         patch=args.patch,
         hop_ms=args.hop_ms,

@@ -50,10 +50,12 @@ def _run(arguments: Sequence[str], prog: str, text: str, kind: type[TrainConfig]
     known, rest = parser.parse_known_args(arguments)
     if known.resume is not None:
         settings = [word for word in rest if word not in ("-h", "--help")]
-        if settings or known.out or known.init:
+        given = [known.recipe or "", *settings, *(["--out"] if known.out else [])]
+        given += ["--init"] if known.init else []
+        if any(given):
             raise InputError(
                 "a run is resumed with the settings that it was started with, got "
-                f"{' '.join(settings) or '--out or --init'}; leave them out, or start another run"
+                f"{' '.join(filter(None, given))}; leave them out, or start another run"
             )
         config = read_run_config(known.resume)
         _check_kind(config, kind, f"--resume {known.resume}")

@@ -3,7 +3,6 @@
 import math
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from melastic.config import CurvePoint
 from melastic.errors import InputError
 from melastic.evaluation.evaluate import kept_patches
 from melastic.evaluation.seen import frames_through, gmacs_through, spectrogram_through
-from melastic.frontend.audio import load_audio
+from melastic.frontend.audio import PathOrWaveform, samples_of
 from melastic.patches.view import View
 
 TIMES = 3
@@ -83,23 +82,19 @@ class Budget:
 
     @torch.no_grad()
     def classify(
-        self, path_or_waveform: str | Path | Float[Tensor, " samples"], *, top: int = 5
+        self, path_or_waveform: PathOrWaveform, *, top: int = 5
     ) -> tuple[list[Prediction], View]:
         """The likeliest classes of one clip, and the view that was used.
 
         Args:
-            path_or_waveform: an audio file, or samples at the model's sample rate.
+            path_or_waveform: an audio file, or samples (tensor, array) at the model's sample rate.
             top: how many classes.
 
         Raises:
             InputError: if the clip cannot be read, or can afford no view.
         """
-        named = "waveform" if isinstance(path_or_waveform, Tensor) else str(path_or_waveform)
         frontend = self.model.config.frontend
-        if isinstance(path_or_waveform, Tensor):
-            waveform = path_or_waveform
-        else:
-            waveform = load_audio(path_or_waveform, sample_rate=frontend.sample_rate)
+        waveform, named = samples_of(path_or_waveform, frontend.sample_rate)
         try:
             view = self.choose(len(waveform))
             waveform = waveform.to(self.model.patch_embed.bias)

@@ -125,6 +125,8 @@ def evaluate_features(
     """
     started = time.perf_counter()
     config, view = model.config, features.view
+    if config.task == "single-label":
+        _check_single(features.clips)
     dataset = ClipDataset(features, model.labels, config.frontend)
     with cores_shared_with(workers):
         outputs = run(
@@ -150,6 +152,20 @@ def evaluate_features(
         seconds=time.perf_counter() - started,
         outputs=outputs,
     )
+
+
+def _check_single(clips: Sequence[Clip]) -> None:
+    """Refuse clips with several labels, of which a single-label model could name only one.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for clip in clips:
+        if len(clip.labels) > 1:
+            raise InputError(
+                f"{clip.path}: a model that names one class is scored on clips with one label, "
+                f"got {', '.join(clip.labels)}; select others, or train with model.task multi-label"
+            )
 
 
 def kept_patches(

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -46,6 +46,38 @@ class AudioInfo(NamedTuple):
     def duration_s(self) -> float:
         """Length (s)."""
         return self.frames / self.sample_rate
+
+
+PathOrWaveform = str | Path | Float[Tensor, " samples"] | NDArray[Any]
+"""An audio file, or samples."""
+
+
+def samples_of(
+    path_or_waveform: PathOrWaveform, sample_rate: int
+) -> tuple[Float[Tensor, " samples"], str]:
+    """Samples of a clip that is a file or a waveform, and what messages call it.
+
+    Args:
+        path_or_waveform: an audio file, or samples (tensor or array) at the sample rate.
+        sample_rate: samples per second (Hz).
+
+    Raises:
+        InputError: if the file cannot be read, or the waveform is no row of samples.
+    """
+    if isinstance(path_or_waveform, str | Path):
+        return load_audio(path_or_waveform, sample_rate=sample_rate), str(path_or_waveform)
+    if not isinstance(path_or_waveform, Tensor | np.ndarray):
+        raise InputError(
+            f"a clip is a path, a tensor or an array of samples, got "
+            f"{type(path_or_waveform).__name__}; try torch.tensor(…)"
+        )
+    waveform = torch.as_tensor(path_or_waveform)
+    if waveform.ndim != 1:
+        raise InputError(
+            f"a waveform has one axis (samples), got shape {tuple(waveform.shape)}; average its "
+            "channels first"
+        )
+    return waveform, "waveform"
 
 
 def load_audio(

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from melastic.errors import InputError, check_range
 from melastic.frontend.fbank import LOW_HZ, mel_of
 from melastic.randomness import integer, uniform
 
@@ -52,6 +53,15 @@ class Augmentation:
     """Widest such stripe, in shares of the clip."""
     official_order: bool = False
     """Mask with 0 before normalising, as AST does; otherwise with the mean, after it."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares and widths that mean nothing."""
+        check_range("augment", self, ("mixup", "roll", "noise", "time_mask_share"), 0, 1)
+        widths = ("warp_time", "warp_freq", "warp_hz", "shift_freq", "gain_db", "filter_db")
+        counts = ("noise_db", "freq_masks", "freq_mask_bins", "time_masks")
+        check_range("augment", self, (*widths, *counts), 0)
+        if not self.mixup_beta > 0:
+            raise InputError(f"augment.mixup_beta must be positive, got {self.mixup_beta}; try 0.5")
 
 
 def mix(

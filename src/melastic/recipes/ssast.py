@@ -13,7 +13,8 @@ def ssast() -> PretrainConfig:
     """Masked pretraining (SSAST) on any clips: patches of 40 ms that span all mel bins.
 
     The encoder is that of the recipes ``asc`` and ``esc50``, which can start from it:
-    ``melastic train asc --init runs/ssast``. A twentieth of the clips is held out.
+    ``melastic train asc --init runs/ssast``. A twentieth of the clips is held out. All clips of the
+    manifest are heard: keep test clips out with ``--data.train split=train`` or its like.
     """
     return PretrainConfig(
         name="ssast",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from melastic.architecture import Architecture
-from melastic.errors import InputError
+from melastic.errors import InputError, check_range
 from melastic.frontend.augment import Augmentation
 from melastic.options import several_of
 from melastic.patches.view import View
@@ -55,6 +55,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
+        check_range("data", self, ("workers", "cache_mb", "max_unreadable"), 0)
         if not 0 <= self.val_share < 1:
             raise InputError(f"data.val_share is in [0, 1), got {self.val_share}; try 0.1")
         if self.val is not None and self.val_share:
@@ -132,6 +133,13 @@ class OptimConfig:
         for name in ("lr", "epochs", "batch_tokens", "accumulate", "tail_epochs"):
             if not getattr(self, name) > 0:
                 raise InputError(f"optim.{name} must be positive, got {getattr(self, name)}")
+        check_range("optim", self, ("weight_decay", "warmup_steps"), 0)
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise InputError(
+                f"optim.clip_norm must be positive, got {self.clip_norm}; None does not cut"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optim.betas are in [0, 1), got {self.betas}; try 0.9 0.999")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema_decay < 1:
             raise InputError(
                 f"optim.label_smoothing and optim.ema_decay are in [0, 1), got "
@@ -195,6 +203,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one."""
+        check_range("run", self, ("save_every_s",), 0)
         if self.evaluate_every < 1 or (self.patience is not None and self.patience < 1):
             raise InputError("run.evaluate_every and run.patience are at least 1")
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,12 +62,16 @@ def split_clips(config: TrainConfig) -> Splits:
     if data.val_share:
         train, val = hold_out(train, data.val_share, config.run.seed)
     test = select(clips, data.test) if data.test else []
-    for name, others in (("val", val), ("test", test)):
-        shared = {(c.path, c.start_s) for c in train} & {(c.path, c.start_s) for c in others}
+    places = {
+        name: {(clip.path, clip.start_s) for clip in chosen}
+        for name, chosen in (("train", train), ("val", val), ("test", test))
+    }
+    for one, other in combinations(places, 2):
+        shared = places[one] & places[other]
         if shared:
             raise InputError(
-                f"data.train and data.{name} must not share clips, {len(shared)} are in both, such "
-                f"as {min(shared)[0]}; change the selections"
+                f"data.{one} and data.{other} must not share clips, {len(shared)} are in both, "
+                f"such as {min(shared)[0]}; change the selections"
             )
     check_files([*train, *val, *test])
     if not labelled:
