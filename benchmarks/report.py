@@ -30,7 +30,7 @@ def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """How many times faster, by the fastest round of each: what else ran only adds to the others."""
+    """How many times faster, by the fastest round of each, which other load has met least."""
     return min(slower) / min(faster)
 
 
