@@ -1,12 +1,11 @@
 """Time several candidates in turn, in one run, and write a table."""
 
-import platform
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import torch
+from melastic.devices import machine
 
 
 def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -42,19 +41,6 @@ def peak_mb() -> float:
         return int(line.split()[1]) * 1024 / 1e6
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 1e6
-
-
-def machine() -> str:
-    """The machine in words."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    features = torch.backends.cpu.get_cpu_capability()
-    threads = torch.get_num_threads()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{model} ({features}), {threads} threads{gpu}; torch {torch.__version__}"
 
 
 def write(

@@ -23,6 +23,7 @@ from typing import Any
 
 from melastic.checkpoints.store import write_json
 from melastic.cli.train import read_settings
+from melastic.devices import machine
 from melastic.errors import InputError
 from melastic.evaluation.course_plot import Course, Point, plot_courses
 from melastic.training.coarse_to_fine import phases_of
@@ -160,6 +161,7 @@ def keep(run: Path, row: str, seed: int, arguments: argparse.Namespace) -> None:
             "epochs": [end - begin for begin, end in pairwise(ends)],
             "train_gmacs": course.end.gmacs,
             "seconds": course.end.seconds,
+            "machine": machine(),
             "course": asdict(course),
         },
     )
@@ -211,6 +213,18 @@ def text(values: Sequence[float], places: int = 2) -> str:
     return f"{mean(values):.{places}f}{spread}"
 
 
+def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the seconds of two runs can be compared: both are of the same machine."""
+    return bool(one.get("machine") == other.get("machine"))
+
+
+def savings(
+    found: dict[int, dict[str, Any]], single: dict[int, dict[str, Any]], seeds: list[int], what: str
+) -> list[float]:
+    """What runs save of a cost of the single phase of their seeds (%)."""
+    return [100 * (1 - found[seed][what] / single[seed][what]) for seed in seeds]
+
+
 def table(kept: Path, rows: Iterable[str]) -> list[str]:
     """A table with a row for each way of training; those not measured are left out."""
     single = results(kept, SINGLE)
@@ -235,14 +249,13 @@ def table(kept: Path, rows: Iterable[str]) -> list[str]:
                 100 * (found[seed]["test_accuracy"] - single[seed]["test_accuracy"])
                 for seed in shared
             ]
-            saved = {
-                name: [100 * (1 - found[seed][name] / single[seed][name]) for seed in shared]
-                for name in ("train_gmacs", "seconds")
-            }
-            operations, seconds = mean(saved["train_gmacs"]), mean(saved["seconds"])
-            cells[3] = f"{mean(gain):+.2f}"
-            cells[5:] = [text(saved["train_gmacs"], 1), text(saved["seconds"], 1)]
-            cells.append(f"{seconds / operations:.2f}" if operations else "")
+            timed = [seed for seed in shared if alike(found[seed], single[seed])]
+            operations = savings(found, single, shared, "train_gmacs")
+            seconds = savings(found, single, timed, "seconds")
+            cells[3], cells[5] = f"{mean(gain):+.2f}", text(operations, 1)
+            if timed:
+                cells[6] = text(seconds, 1)
+                cells[7] = f"{mean(seconds) / mean(operations):.2f}" if any(operations) else ""
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -273,8 +286,8 @@ def write(arguments: argparse.Namespace) -> None:
         "every row trains as many epochs. Accuracy on the test clips; several seeds: mean,",
         "deviation and, in brackets, their number. Differences and savings are against the single",
         "phase of the same seeds; operations are multiply-adds of forward and backward passes from",
-        "the geometry, seconds those of training without evaluation. In the figures (first seed) a",
-        "hollow mark is where a phase ends.",
+        "the geometry, seconds those of training without evaluation, held to those of the same",
+        "machine. In the figures (first seed) a hollow mark is where a phase ends.",
         "",
         "## Phases",
         "",
