@@ -16,7 +16,8 @@ from torch.nn import functional
 
 import melastic
 from benchmarks.bench_scan import reference
-from benchmarks.report import in_turn, machine, peak_mb, write
+from benchmarks.report import in_turn, peak_mb, write
+from melastic.devices import machine
 from melastic.scan.operands import Operands
 from melastic.scan.selective import scan_kernel
 

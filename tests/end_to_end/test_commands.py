@@ -286,7 +286,7 @@ def test_settings_that_cannot_train_are_one_line(tones, tmp_path):
 def test_results_go_nowhere_where_no_file_can_be(run, tones):
     out = tones / "vectors.npz"  # below a file
     done = melastic("embed", run, tones.parent / "low_4.wav", "--out", out)
-    assert "its folder cannot be made" in one_line(done)
+    assert "cannot be written (its folder:" in one_line(done)
 
 
 def test_clips_with_several_labels_are_not_scored_by_a_model_that_names_one(run, tones, tmp_path):
@@ -322,9 +322,8 @@ def test_a_waveform_is_a_tensor_or_an_array():
     assert rate == 8000
     expected = model.classify(torch.from_numpy(samples))
     assert model.classify(samples) == expected
-    for wrong, words in ((3, "got int"), (samples[None], "has one axis")):
-        with pytest.raises(package.InputError, match=words):
-            model.classify(wrong)
+    with pytest.raises(package.InputError, match="has one axis"):
+        model.classify(samples[None])
 
 
 def test_help_is_printed_for_every_command():

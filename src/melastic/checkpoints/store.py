@@ -35,10 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{path}: its folder cannot be made ({error.strerror}); choose another place"
+            f"{path}: cannot be written (its folder: {error.strerror}); name another place"
         ) from None
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, a file is written; choose another name")
+        raise InputError(f"{path}: cannot be written (it is a folder); name another place")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.touch()
