@@ -186,7 +186,8 @@ def write(arguments: argparse.Namespace) -> None:
         f"clips, as many of each class (epochs: {epochs}), from random weights or a pretraining.",
         "Several seeds (which clips are labelled, and training): mean, deviation and, in brackets,",
         "their number; there is one pretraining of each kind. Minutes are those of a core that",
-        "other trainings may have shared.",
+        "other trainings may have shared, and rows may be of different machines: they are no",
+        "comparison, operations are.",
         "",
         *table(names),
     ]
