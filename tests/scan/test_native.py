@@ -197,7 +197,7 @@ def test_autograd_finds_the_gradients_of_the_kernels():
 
 @pytest.mark.parametrize("ragged", [False, True])
 def test_states_that_are_kept_spare_work_and_change_nothing(instructions, ragged):
-    lengths = [1, 16, 17, 64, 130, 300] if ragged else [200]
+    lengths = [1, 16, 17, 64, 65, 130, 300] if ragged else [200]
     operands = draw(lengths, batch=1 if ragged else 3, dim=70, ragged=ragged, **EVERYTHING)
     dy, starts = torch.randn_like(operands.u), scan.new_starts(operands)
     assert torch.equal(scan.forward(operands, starts=starts), scan.forward(operands))

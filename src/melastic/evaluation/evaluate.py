@@ -88,7 +88,8 @@ def evaluate(
         on_clip: told about progress.
 
     Raises:
-        InputError: if clips cannot be read, or have labels that the model does not know.
+        InputError: if clips cannot be read, or have labels that the model does not know, or several
+            where it names one.
     """
     features = Features(clips, model.config.frontend, view=view)
     return evaluate_features(
@@ -121,7 +122,8 @@ def evaluate_features(
         on_clip: told about progress.
 
     Raises:
-        InputError: if clips cannot be read, or have labels that the model does not know.
+        InputError: if clips cannot be read, or have labels that the model does not know, or several
+            where it names one.
     """
     started = time.perf_counter()
     config, view = model.config, features.view
