@@ -1,13 +1,18 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file
 
 import melastic as package
 from melastic.checkpoints.store import CARD, CONFIG, WEIGHTS
+from melastic.cli.evaluate import chosen_clips
 from melastic.patches.view import View
+from melastic.recipes import load_recipe
+from melastic.training.run_folder import MODEL, begin
+from melastic.training.setup import split_clips
 from tests.end_to_end.shell import TINY, melastic
 
 GRID = ("--patch", "128x4", "128x8", "--pool", "none", "max2", "--keep", "1", "0.5")
@@ -164,3 +169,14 @@ def test_info_lists_the_views_that_a_budget_chooses_from(swept):
     said = melastic("info", run, check=0).stdout
     assert said.count("within a budget") == len(curve)
     assert f"{100 * curve[0].accuracy:.2f} %, {curve[0].gmacs_per_clip:.4f} GMACs" in said
+
+
+def test_a_share_that_training_held_out_chooses_the_views_that_are_stored(tmp_path, tones):
+    config = load_recipe("sounds")
+    data = replace(config.data, manifest=tones, train="all", val=None, val_share=0.2, test=None)
+    config = replace(config, data=data)
+    begin(config, tmp_path / "run")
+    (tmp_path / "run" / MODEL).mkdir()
+    chosen = chosen_clips(str(tmp_path / "run"), tones, None, to_choose=True)
+    assert chosen == split_clips(config).val
+    assert len(chosen) == 6

@@ -18,6 +18,7 @@ from melastic.options import Hop, Length, PatchSize, Share
 from melastic.patches.view import Pooling, View
 from melastic.progress import bar, note
 from melastic.training.run_folder import is_run, read_run_config
+from melastic.training.setup import hold_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +137,17 @@ def chosen_clips(
     clips = read_manifest(manifest)
     if rule is not None:
         return select(clips, rule)
-    data = read_run_config(Path(model)).data if is_run(Path(model)) else None
-    if data is not None and data.val is not None and to_choose:
+    if not is_run(Path(model)):
+        return clips
+    config = read_run_config(Path(model))
+    data, test = config.data, config.data.test
+    if to_choose and data.val is not None:
         note(f"views are chosen by the run's held-out clips ({data.val})")
         return select(clips, data.val)
-    test = None if data is None else data.test
-    if test is not None and to_choose:
+    if to_choose and data.val_share:
+        note(f"views are chosen by the run's held-out clips (a share of {data.val_share:g})")
+        return hold_out(select(clips, data.train), data.val_share, config.run.seed)[1]
+    if to_choose and test is not None:
         note("no clips are held out, test clips choose the views: --select names others")
     if test is None:
         return clips
