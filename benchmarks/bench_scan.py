@@ -169,9 +169,11 @@ def of_the_kernel() -> list[list[str]]:
     for name in kernels().supported():
         kernels().use(name)
         torch.set_num_threads(1)
-        single = best_of(lambda: scan(operands))
+        for what, backward in (("", False), (", forward + backward", True)):
+            single = best_of(call(scan, operands, backward=backward))
+            speed = f"{elements / single / 1e9:.2f} G elements/s"
+            rows.append([f"{name}, one thread{what}", speed])
         torch.set_num_threads(threads)
-        rows.append([f"{name}, one thread", f"{elements / single / 1e9:.2f} G elements/s"])
     kernels().use(kernels().supported()[0])
     both = operands._replace(A_back=1.1 * operands.A)
     half = {name: getattr(operands, name).bfloat16() for name in ("u", "delta", "B", "C", "z")}
