@@ -47,6 +47,8 @@ ROWS: dict[str, tuple[str, ...]] = {
 """Phases, as ``melastic train`` takes them."""
 CONTROLS: dict[str, tuple[str, ...]] = {
     "new-positions": ("--phases", "3-phase", "--passing.positions", "new"),
+    "equal-tokens": ("--phases", "3-phase", "--passing.batch", "tokens"),
+    "falling-rate": ("--phases", "3-phase", "--passing.schedule", "anew"),
     "carried-on": (
         *("--phases", "3-phase", "--passing.schedule", "continued"),
         *("--passing.optimizer", "carried"),

@@ -1,10 +1,14 @@
 """From coarse to fine: what passes from phase to phase, and what it costs."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of_search
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,16 +16,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import melastic
 from melastic.checkpoints.transfer import transfer
 from melastic.errors import InputError
+from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime
 from melastic.patches.view import Pooling, View
 from melastic.training.coarse_to_fine import phase_config, phases_of, train
-from melastic.training.config import OptimConfig
-from melastic.training.ledger import Ledger
+from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
+from melastic.training.ledger import Ledger, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.optim import learning_rate
 from melastic.training.phases import Passing, Phase, phase_of, phase_text
 from tests.models import MELS, mamba, small, windows
-from tests.training.test_resume import same, settings, weights
+from tests.training.test_resume import last_step, same, settings, weights
 
 WRITTEN = ["hop4:10", "hop1.5:3", "mean2:5", "max4:1@0.001", "patch2:7", "full:20"]
 
@@ -169,6 +174,63 @@ def test_a_continued_schedule_is_one_curve_over_all_phases(tones):
     rates += [learning_rate(parts[1], i, total=60, per_epoch=10) for i in range(60)]
     wanted = [learning_rate(whole, i, total=100, per_epoch=10) for i in range(100)]
     assert rates == pytest.approx(wanted)
+
+
+def test_a_held_rate_stays_at_its_peak_until_the_last_phase(tones):
+    config = replace(settings(tones), phases=tuple(map(phase_of, ("hop4:1", "hop2:1", "full:1"))))
+    schedules = {}
+    for name in ("anew", "held"):
+        passed = replace(config, passing=Passing(schedule=name))
+        schedules[name] = [phase_config(passed, i).optim.schedule for i in range(3)]
+    assert schedules["anew"] == ["cosine"] * 3
+    assert schedules["held"] == ["constant", "constant", "cosine"]
+    own = replace(config.phases[0], schedule="step")
+    own = replace(config, phases=(own, *config.phases[1:]), passing=Passing(schedule="held"))
+    assert phase_config(own, 0).optim.schedule == "step"
+
+
+def test_coarse_steps_hold_as_many_clips_or_as_many_tokens(tones, tmp_path):
+    config = settings(tones, batch_tokens=40)
+    config = replace(config, phases=(phase_of("hop2:1"), phase_of("full:1")), view=View())
+    steps = {}
+    for name in ("clips", "tokens"):
+        train(replace(config, passing=Passing(batch=name)), tmp_path / name)
+        steps[name] = [last_step(tmp_path / name / part) for part in ("phase-1", ".")]
+    assert steps["clips"][0] == steps["clips"][1] == steps["tokens"][1]
+    assert steps["tokens"][0] < 0.7 * steps["tokens"][1]
+
+
+@pytest.mark.parametrize(("batch", "steps"), [("clips", 100), ("tokens", 25)])
+def test_warm_up_takes_as_many_clips_in_every_phase(tones, batch, steps):
+    config = settings(tones, batch_tokens=4000, warmup_steps=100)
+    phases = (phase_of("hop4:1"), phase_of("full:1"))
+    config = replace(config, phases=phases, passing=Passing(batch=batch))
+    assert [phase_config(config, i).optim.warmup_steps for i in range(2)] == [steps, 100]
+    given = (replace(phases[0], warmup_steps=7), replace(phases[0], batch_tokens=500))
+    own = [phase_config(replace(config, phases=(one, phases[1])), 0).optim for one in given]
+    assert [optim.warmup_steps for optim in own] == [7, 100]
+    assert own[1].batch_tokens == 500
+
+
+@settings_of_search(max_examples=60, deadline=None)
+@given(
+    frames=st.integers(1, 400),
+    factor=st.sampled_from([1.5, 2, 3, 4]),
+    operator=st.sampled_from(["hop", "mean", "patch"]),
+    preset=st.sampled_from(["ast-nano", "aum-nano", "htsat-nano"]),
+)
+def test_a_clip_that_fits_a_step_at_full_resolution_fits_a_coarse_one(
+    frames, factor, operator, preset
+):
+    factor = factor if operator == "hop" else math.ceil(factor)
+    model = ModelChoice.of(preset)
+    config = TrainConfig(name="", model=model, phases=(Phase(operator=operator, factor=factor),))
+    bins = model.architecture.input_size[0]
+    longest = tokens_of(reference_config(model.architecture), FreqTime(bins, frames))
+    coarse = phase_config(replace(config, optim=OptimConfig(batch_tokens=longest)), 0)
+    fewer = frames if operator == "patch" else math.ceil(frames / factor)
+    own = tokens_of(reference_config(coarse.model.architecture), FreqTime(bins, fewer))
+    assert own <= coarse.optim.batch_tokens <= longest / factor + own + 1
 
 
 def test_phases_draw_differently_and_only_the_last_is_tested(tones, tmp_path):

@@ -21,6 +21,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "asc-elasticast": flexible.asc_elasticast,
     "asc-melastic": flexible.asc_melastic,
     "asc-aum": mamba.asc_aum,
+    "asc-aum-columns": mamba.asc_aum_columns,
     "asc-htsat": windows.asc_htsat,
     "fsdd-aum": mamba.fsdd_aum,
     "esc50": esc50.esc50,

@@ -6,12 +6,18 @@ from melastic.presets import audio_mamba
 from melastic.recipes.esc50 import esc50
 from melastic.recipes.flexible import asc_ast
 from melastic.recipes.fsdd import fsdd
+from melastic.recipes.keywords import asc
 from melastic.training.config import TrainConfig
 
 
 def asc_aum() -> TrainConfig:
     """Arabic keywords, square patches: Audio Mamba, class token in the middle."""
     return _beside(asc_ast(), "asc-aum")
+
+
+def asc_aum_columns() -> TrainConfig:
+    """Arabic keywords, patches that span all mel bins: Audio Mamba along time alone."""
+    return _beside(asc(), "asc-aum-columns")
 
 
 def fsdd_aum() -> TrainConfig:

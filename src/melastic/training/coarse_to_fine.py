@@ -8,6 +8,7 @@ Source: From Coarse to Fine (multi-phase training of audio spectrogram transform
     resolution first, by longer hops, pooling or wider patches; full resolution last.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,15 +21,16 @@ from accelerate import Accelerator
 from melastic.checkpoints.store import write_json
 from melastic.classifier import Classifier
 from melastic.devices import cores_shared_with
+from melastic.evaluation.cost import tokens_of
 from melastic.evaluation.course_plot import plot_ledger
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import Pooling, View, plain_size
 from melastic.progress import note
 from melastic.randomness import generator, integer
 from melastic.training.automatic import most_epochs, moves_on, said
-from melastic.training.config import ModelChoice, TrainConfig
+from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
 from melastic.training.course import course_of, epochs_in, ledger_text, summary_of
-from melastic.training.ledger import clip_gmacs
+from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.phases import Phase, with_equal_parts
 from melastic.training.record import read_metrics
@@ -99,9 +101,9 @@ def _sum_up(config: TrainConfig, folder: Path) -> None:
 def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> TrainConfig:
     """The settings of one phase as a run of its own.
 
-    A phase whose epochs are auto is evaluated after each, and its learning rate stays at its peak
-    where it would fall to zero at an end that is not known: what it hands over are averaged weights
-    (``optim.average``) anyway.
+    The learning rate of a phase before the last stays at its peak where it is held, and where it
+    would fall to zero at an end that is not known (auto): what the phase hands over are averaged
+    weights (``optim.average``) anyway. A phase whose epochs are auto is evaluated after each.
 
     Args:
         config: the whole run's.
@@ -114,9 +116,11 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
     epochs = most_epochs(phases, done, prices, budget)
     given: dict[str, Any] = {
         name: value
-        for name in ("lr", "schedule", "warmup_steps", "batch_tokens")
+        for name in ("lr", "schedule", "warmup_steps")
         if (value := getattr(phase, name)) is not None
     }
+    given["batch_tokens"] = _batch_tokens(config, phase)
+    given.setdefault("warmup_steps", _warmup(config.optim, phase, given["batch_tokens"]))
     run = config.run
     if config.passing.schedule == "continued":
         fixed = [part.epochs for part in phases if isinstance(part.epochs, int)]
@@ -124,9 +128,8 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         ends = [0.0, *accumulate(n * price for n, price in zip(lengths, prices, strict=False))]
         end = 1.0 if last else min(1.0, ends[number + 1] / budget)
         given["span"] = (ends[number] / budget, end)
-    elif phase.epochs == "auto" and not last:
-        schedule = given.get("schedule", config.optim.schedule)
-        given["schedule"] = "constant" if schedule == "cosine" else schedule
+    elif not last and _stays_at_peak(config, phase):
+        given["schedule"] = "constant"
     if phase.epochs == "auto" and not last:
         run = replace(run, evaluate_every=1)
     seed = integer(2**31, generator(config.run.seed, "phase", number)) if number else None
@@ -139,6 +142,43 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         optim=replace(config.optim, epochs=epochs, **given),
         run=run if seed is None else replace(run, seed=seed),
     )
+
+
+def _stays_at_peak(config: TrainConfig, phase: Phase) -> bool:
+    """Whether the learning rate of a phase that is not the last does not fall."""
+    if phase.epochs == "auto":
+        return (phase.schedule or config.optim.schedule) == "cosine"
+    held = config.passing.schedule == "held" and phase.schedule is None
+    return held and config.optim.schedule == "cosine"
+
+
+def _batch_tokens(config: TrainConfig, phase: Phase) -> int:
+    """Most tokens of a step of a phase.
+
+    As many clips as at full resolution have that many, and a column of patches for each clip's
+    rounding, so that whatever clip fits a step at full resolution fits one here.
+    """
+    whole = config.optim.batch_tokens
+    if phase.batch_tokens is not None or config.passing.batch == "tokens":
+        return phase.batch_tokens or whole
+    if phase.factor == 1:
+        return whole
+    architecture = _coarser(config.model, phase).architecture
+    one_frame = FreqTime(freq_time(architecture.input_size).freq, 1)
+    column = tokens_of(reference_config(architecture), one_frame)
+    return math.ceil(whole / phase.factor) + column
+
+
+def _warmup(optim: OptimConfig, phase: Phase, batch_tokens: int) -> int:
+    """Steps over which the learning rate rises: as many clips as at full resolution see it rise.
+
+    Args:
+        optim: of the whole run.
+        phase: one of its phases.
+        batch_tokens: most tokens of a step of the phase.
+    """
+    share = optim.batch_tokens / (batch_tokens * phase.factor)
+    return min(optim.warmup_steps, math.ceil(optim.warmup_steps * share))
 
 
 def phases_of(config: TrainConfig, folder: Path) -> Iterator[tuple[TrainConfig, Path]]:

@@ -26,7 +26,7 @@ from melastic.training.phases import (
 )
 
 PhaseList = Annotated[
-    tuple[Phase, ...], several_of(phases_in, "OPn[:EPOCHS|:auto]|PRESET", phase_text, EXAMPLE)
+    tuple[Phase, ...], several_of(phases_in, "OPn[:EPOCHS|:auto][@LR]|PRESET", phase_text, EXAMPLE)
 ]
 
 

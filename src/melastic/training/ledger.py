@@ -108,14 +108,22 @@ def both_ways(cost: Cost) -> float:
     return (1 + GRADIENTS) * cost.gmacs - cost.embed
 
 
+def reference_config(architecture: Architecture) -> ModelConfig:
+    """A model to count by; its head, which hardly counts, is taken for one class.
+
+    Args:
+        architecture: of the model.
+    """
+    return model_config(architecture, name="", labels=("",), task="single-label")
+
+
 def clip_gmacs(architecture: Architecture) -> float:
     """Multiply-adds (10^9) of training on one clip of the size that a model is made for.
 
     Args:
-        architecture: of the model; its head, which hardly counts, is taken for one class.
+        architecture: of the model.
     """
-    config = model_config(architecture, name="", labels=("",), task="single-label")
-    return both_ways(cost_of(config, freq_time(architecture.input_size)))
+    return both_ways(cost_of(reference_config(architecture), freq_time(architecture.input_size)))
 
 
 def macs_text(gmacs: float) -> str:

@@ -37,9 +37,10 @@ class Phase:
     schedule: Literal["cosine", "constant", "step"] | None = None
     """Course of the learning rate after warm-up."""
     warmup_steps: int | None = None
-    """Steps over which the learning rate rises from zero."""
+    """Steps over which the learning rate rises from zero; None: for as many clips as it does at
+    full resolution."""
     batch_tokens: int | None = None
-    """Most tokens in a step's batch; the same number of tokens holds more coarse clips."""
+    """Most tokens in a step's batch; None: as ``passing.batch`` says."""
 
     def __post_init__(self) -> None:
         """Refuse what is no compression, or no training."""
@@ -168,8 +169,12 @@ class Passing:
 
     optimizer: Literal["anew", "carried"] = "anew"
     """Whether the optimiser's memory begins anew or is that of the phase before."""
-    schedule: Literal["anew", "continued"] = "anew"
-    """Whether the learning rate rises and falls in each phase, or once over all of them."""
+    schedule: Literal["held", "anew", "continued"] = "held"
+    """Whether the learning rate rises in each phase and falls in the last, rises and falls in each,
+    or rises and falls once over all of them."""
+    batch: Literal["clips", "tokens"] = "clips"
+    """Whether steps hold as many clips as at full resolution, or as many tokens: more clips in
+    fewer steps."""
     positions: Literal["fitted", "new"] = "fitted"
     """Whether positions are fitted to the new resolution, or begin as random numbers."""
     budget: Literal["epochs", "gmacs"] = "epochs"
