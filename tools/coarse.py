@@ -47,12 +47,18 @@ ROWS: dict[str, tuple[str, ...]] = {
 """Phases, as ``melastic train`` takes them."""
 CONTROLS: dict[str, tuple[str, ...]] = {
     "new-positions": ("--phases", "3-phase", "--passing.positions", "new"),
-    "equal-tokens": ("--phases", "3-phase", "--passing.batch", "tokens"),
-    "falling-rate": ("--phases", "3-phase", "--passing.schedule", "anew"),
     "carried-on": (
         *("--phases", "3-phase", "--passing.schedule", "continued"),
         *("--passing.optimizer", "carried"),
     ),
+    **{
+        f"{batch}-{name}": (
+            *("--phases", "3-phase", "--passing.batch", batch),
+            *("--passing.schedule", schedule),
+        )
+        for batch in ("clips", "tokens")
+        for name, schedule in (("held", "held"), ("falling", "anew"))
+    },
     "fine-to-coarse": ("--phases", "full", "hop2", "hop4"),
     "coarse-only": ("--phases", "hop4"),
 }

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from melastic.serialize import to_json
 from melastic.training.coarse_to_fine import train
 from melastic.training.config import Distillation
-from melastic.training.phases import phase_of
+from melastic.training.phases import Passing, phase_of
 from tests.training.test_curriculum import ALL
 from tests.training.test_resume import settings
 
@@ -69,7 +69,8 @@ def test_two_processes_train_as_one_does(tones, tmp_path, parts, changes):
 
 def test_two_processes_end_a_phase_together(tones, tmp_path):
     config = settings(tones, epochs=12, lr=1e-2, batch_tokens=30)
-    config = replace(config, phases=(phase_of("hop2:auto"), phase_of("full:auto")))
+    phases = (phase_of("hop2:auto"), phase_of("full:auto"))
+    config = replace(config, phases=phases, passing=Passing(batch="tokens"))
     done = launch(config, tmp_path / "two", processes=2)
     assert done.returncode == 0, done.stderr
     lengths = [

@@ -2,6 +2,7 @@
 
 from melastic.frontend.augment import Augmentation
 from melastic.training.config import DataConfig, ModelChoice, OptimConfig, RunConfig, TrainConfig
+from melastic.training.phases import Passing
 
 
 def asc() -> TrainConfig:
@@ -31,5 +32,6 @@ def asc() -> TrainConfig:
             time_masks=2,
         ),
         optim=OptimConfig(lr=1.5e-3, epochs=45, batch_tokens=2200),
+        passing=Passing(batch="tokens", schedule="anew"),
         run=RunConfig(evaluate_every=3),
     )

@@ -8,6 +8,7 @@ from melastic.recipes.flexible import asc_ast
 from melastic.recipes.fsdd import fsdd
 from melastic.recipes.keywords import asc
 from melastic.training.config import TrainConfig
+from melastic.training.phases import Passing
 
 
 def asc_aum() -> TrainConfig:
@@ -35,4 +36,4 @@ def _beside(base: TrainConfig, name: str) -> TrainConfig:
     there = base.model.architecture
     architecture = replace(audio_mamba(there), reading=there.reading)
     model = replace(base.model, preset="aum-nano", architecture=architecture)
-    return replace(base, name=name, model=model)
+    return replace(base, name=name, model=model, passing=Passing())

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from melastic.recipes.keywords import asc
 from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
+from melastic.training.phases import Passing
 
 
 def asc_htsat() -> TrainConfig:
@@ -15,4 +16,5 @@ def asc_htsat() -> TrainConfig:
         name="asc-htsat",
         model=model,
         optim=OptimConfig(lr=4e-4, epochs=45, batch_tokens=16_384),
+        passing=Passing(),
     )

@@ -28,7 +28,7 @@ from melastic.patches.view import Pooling, View, plain_size
 from melastic.progress import note
 from melastic.randomness import generator, integer
 from melastic.training.automatic import most_epochs, moves_on, said
-from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
+from melastic.training.config import ModelChoice, TrainConfig
 from melastic.training.course import course_of, epochs_in, ledger_text, summary_of
 from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
@@ -120,7 +120,6 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         if (value := getattr(phase, name)) is not None
     }
     given["batch_tokens"] = _batch_tokens(config, phase)
-    given.setdefault("warmup_steps", _warmup(config.optim, phase, given["batch_tokens"]))
     run = config.run
     if config.passing.schedule == "continued":
         fixed = [part.epochs for part in phases if isinstance(part.epochs, int)]
@@ -167,18 +166,6 @@ def _batch_tokens(config: TrainConfig, phase: Phase) -> int:
     one_frame = FreqTime(freq_time(architecture.input_size).freq, 1)
     column = tokens_of(reference_config(architecture), one_frame)
     return math.ceil(whole / phase.factor) + column
-
-
-def _warmup(optim: OptimConfig, phase: Phase, batch_tokens: int) -> int:
-    """Steps over which the learning rate rises: as many clips as at full resolution see it rise.
-
-    Args:
-        optim: of the whole run.
-        phase: one of its phases.
-        batch_tokens: most tokens of a step of the phase.
-    """
-    share = optim.batch_tokens / (batch_tokens * phase.factor)
-    return min(optim.warmup_steps, math.ceil(optim.warmup_steps * share))
 
 
 def phases_of(config: TrainConfig, folder: Path) -> Iterator[tuple[TrainConfig, Path]]:

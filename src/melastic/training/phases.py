@@ -37,8 +37,7 @@ class Phase:
     schedule: Literal["cosine", "constant", "step"] | None = None
     """Course of the learning rate after warm-up."""
     warmup_steps: int | None = None
-    """Steps over which the learning rate rises from zero; None: for as many clips as it does at
-    full resolution."""
+    """Steps over which the learning rate rises from zero."""
     batch_tokens: int | None = None
     """Most tokens in a step's batch; None: as ``passing.batch`` says."""
 
