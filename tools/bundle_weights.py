@@ -41,13 +41,15 @@ SOURCES = {
         ),
     ),
     "keywords-ar": Source(
-        summary="40 Arabic keywords in clips of one second, official speaker-disjoint split.",
+        summary="40 Arabic keywords in clips of one second, official speaker-disjoint split; "
+        "Audio Mamba.",
         data="Arabic Speech Commands v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021, "
         "https://github.com/abdulkaderghandoura/arabic-speech-commands-dataset), CC BY 4.0",
         licence="cc-by-4.0",
         commands=(
             "melastic data prepare asc --root ASC --out asc.csv",
-            "melastic train asc --data.manifest asc.csv --optim.epochs 15 --out runs/asc",
+            "melastic train asc-aum-columns --data.manifest asc.csv --optim.epochs 15 \\",
+            "    --run.evaluate-every 1 --out runs/asc-aum",
         ),
     ),
     "keywords-ar-flexible": Source(
