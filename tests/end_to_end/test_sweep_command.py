@@ -180,3 +180,17 @@ def test_a_share_that_training_held_out_chooses_the_views_that_are_stored(tmp_pa
     chosen = chosen_clips(str(tmp_path / "run"), tones, None, to_choose=True)
     assert chosen == split_clips(config).val
     assert len(chosen) == 6
+
+
+@pytest.mark.parametrize("held_in", ["a run without other clips", "a folder of a model"])
+def test_views_that_training_clips_choose_are_said_to_be(tmp_path, tones, capsys, held_in):
+    folder = tmp_path / "run"
+    if held_in == "a run without other clips":
+        config = load_recipe("sounds")
+        data = replace(config.data, manifest=tones, train="all", val=None, test=None)
+        begin(replace(config, data=replace(data, val_share=0.0)), folder)
+        (folder / MODEL).mkdir()
+    assert len(chosen_clips(str(folder), tones, None, to_choose=True)) == 30
+    assert "views are chosen by all 30 clips" in capsys.readouterr().err
+    chosen_clips(str(folder), tones, None)
+    assert "chosen" not in capsys.readouterr().err

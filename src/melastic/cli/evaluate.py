@@ -137,9 +137,10 @@ def chosen_clips(
     clips = read_manifest(manifest)
     if rule is not None:
         return select(clips, rule)
-    everything = f"all {len(clips):,} clips of {manifest} are taken: --select takes some"
+    everything = f"views are chosen by all {len(clips):,} clips of {manifest}: --select takes some"
     if not is_run(Path(model)):
-        note(everything)
+        if to_choose:
+            note(everything)
         return clips
     config = read_run_config(Path(model))
     data, test = config.data, config.data.test
@@ -152,7 +153,8 @@ def chosen_clips(
     if to_choose and test is not None:
         note("no clips are held out, test clips choose the views: --select names others")
     if test is None:
-        note(f"{everything}; the run was trained on clips of {data.train}")
+        if to_choose:
+            note(f"{everything}; the run was trained on clips of it ({data.train})")
         return clips
     note(f"evaluating the run's test clips ({test}); --select all takes every clip")
     return select(clips, test)
