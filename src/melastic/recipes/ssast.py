@@ -7,6 +7,7 @@ from melastic.training.config import (
     PretrainConfig,
     RunConfig,
 )
+from melastic.training.phases import Passing
 
 
 def ssast() -> PretrainConfig:
@@ -29,5 +30,6 @@ def ssast() -> PretrainConfig:
             position_init="sincos",
         ),
         optim=OptimConfig(lr=1e-3, epochs=40, batch_tokens=2000),
+        passing=Passing(batch="tokens", schedule="anew"),
         run=RunConfig(choose_by="loss"),
     )
