@@ -11,15 +11,14 @@ refused.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from experiment import DOCS, begin, carried_out, melastic, splits, text
 
 from melastic.checkpoints.store import write_json
 from melastic.cli.train import read_settings
@@ -31,7 +30,6 @@ from melastic.training.compare import read_finished
 from melastic.training.config import TrainConfig
 from melastic.training.phases import OPERATORS
 
-DOCS = Path(__file__).parent.parent / "docs"
 SINGLE = "single"
 """What the others are held to."""
 ROWS: dict[str, tuple[str, ...]] = {
@@ -66,26 +64,12 @@ CONTROLS: dict[str, tuple[str, ...]] = {
 ALL = ROWS | CONTROLS
 
 
-def melastic(*words: str) -> str:
-    """Run one command on one core; what it printed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    command = [sys.executable, "-m", "melastic", *words]
-    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
-    return done.stdout
-
-
 def settings_of(row: str, seed: int, arguments: argparse.Namespace) -> list[str]:
     """What a row is trained with, behind the name of the recipe."""
     rule = arguments.select
     words = ["--data.manifest", str(arguments.manifest), "--run.seed", str(seed)]
     words += ["--optim.epochs", str(arguments.epochs), "--run.evaluate-every", "1"]
-    if rule:
-        words += [
-            word
-            for split in ("train", "val", "test")
-            for word in (f"--data.{split}", f"{rule}split={split}")
-        ]
-    return [*words, *arguments.settings, *ALL[row]]
+    return [*words, *(splits(rule) if rule else ()), *arguments.settings, *ALL[row]]
 
 
 def measure(row: str, seed: int, arguments: argparse.Namespace) -> None:
@@ -93,11 +77,7 @@ def measure(row: str, seed: int, arguments: argparse.Namespace) -> None:
     if result(folder(arguments), row, seed).exists():
         return
     run = arguments.runs / f"{row}-{seed}"
-    if (run / "config.json").exists():
-        melastic("train", "--resume", str(run))
-    else:
-        words = settings_of(row, seed, arguments)
-        melastic("train", arguments.recipe, *words, "--out", str(run))
+    carried_out(run, "train", arguments.recipe, *settings_of(row, seed, arguments))
     keep(run, row, seed, arguments)
 
 
@@ -192,33 +172,11 @@ def results(kept: Path, row: str) -> dict[int, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
-def begin(arguments: argparse.Namespace) -> None:
-    """Note which settings a name stands for, or refuse others.
-
-    Raises:
-        InputError: if the name stands for others.
-    """
-    said = {name: getattr(arguments, name) for name in ("recipe", "epochs", "select", "settings")}
-    path = folder(arguments) / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != said:
-        raise InputError(
-            f"{path}: the name {arguments.name} stands for {json.loads(path.read_text())}, now it "
-            f"is {said}; give another name"
-        )
-    write_json(path, said)
-
-
 def course_of(found: dict[str, Any]) -> Course:
     """The course of a kept result."""
     course = found["course"]
     points, switches = ([Point(*p) for p in course[name]] for name in ("points", "switches"))
     return Course(tuple(points), tuple(switches), Point(*course["end"]))
-
-
-def text(values: Sequence[float], places: int = 2) -> str:
-    """Mean, and deviation and number of seeds where there are several."""
-    spread = f" ± {stdev(values):.{places}f} ({len(values)})" if len(values) > 1 else ""
-    return f"{mean(values):.{places}f}{spread}"
 
 
 def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -250,7 +208,7 @@ def table(kept: Path, rows: Iterable[str]) -> list[str]:
         fulls = [100 * score for score in fulls if score is not None]
         lengths = zip(*(one["epochs"] for one in found.values()), strict=True)
         epochs = " + ".join(f"{mean(length):g}" for length in lengths)
-        cells = [row, epochs, text(scores), "", text(fulls) if fulls else "", "", "", ""]
+        cells = [row, epochs, text(scores, 2), "", text(fulls, 2), "", "", ""]
         shared = [seed for seed in found if seed in single]
         if row != SINGLE and shared:
             gain = [
@@ -329,7 +287,8 @@ def main() -> None:
     parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="of training")
     arguments = parser.parse_args()
     try:
-        begin(arguments)
+        names = ("recipe", "epochs", "select", "settings")
+        begin(folder(arguments), {name: getattr(arguments, name) for name in names})
         for run, row, seed in arguments.take:
             take(Path(run), row, int(seed), arguments)
         for seed in arguments.seeds:

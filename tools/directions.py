@@ -9,13 +9,14 @@ measured again, and a run that was stopped is resumed.
 
 import argparse
 import csv
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parent.parent / "docs" / "mamba"
+from experiment import DOCS as ALL_DOCS
+from experiment import carried_out, splits
+
+from melastic.training.compare import read_finished
+
+DOCS = ALL_DOCS / "mamba"
 ROWS = DOCS / "directions.csv"
 COLUMNS = ("variant", "class_token", "epochs", "seed", "accuracy")
 PLACES = ("first", "middle", "last", "both", "none")
@@ -23,12 +24,6 @@ VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 PART = "asc10=1&"
 DEPTH = 6
 """Blocks of every model, as many as AST-nano has."""
-
-
-def melastic(*words: str) -> None:
-    """Run one command on one core."""
-    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **os.environ}
-    subprocess.run([sys.executable, "-m", "melastic", *words], check=True, env=environment)
 
 
 def measured() -> list[dict[str, str]]:
@@ -49,19 +44,10 @@ def settings_of(variant: str, place: str) -> list[str]:
 def measure(variant: str, place: str, arguments: argparse.Namespace) -> None:
     """Train one model and note its accuracy on the test clips."""
     run = arguments.runs / f"{variant}-{place}-{arguments.epochs}-{arguments.seed}"
-    if (run / "state").is_dir():
-        melastic("train", "--resume", str(run))
-    elif not (run / "metrics.jsonl").exists():
-        splits = [
-            word
-            for split in ("train", "val", "test")
-            for word in (f"--data.{split}", f"{PART}split={split}")
-        ]
-        words = ["--data.manifest", str(arguments.manifest), *splits, "--out", str(run)]
-        words += ["--run.seed", str(arguments.seed), "--optim.epochs", str(arguments.epochs)]
-        melastic("train", *settings_of(variant, place), *words, "--run.evaluate-every", "5")
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    accuracy = next(json.loads(line)["test"]["accuracy"] for line in lines[::-1] if "test" in line)
+    words = ["--data.manifest", str(arguments.manifest), *splits(PART), "--run.evaluate-every", "5"]
+    words += ["--run.seed", str(arguments.seed), "--optim.epochs", str(arguments.epochs)]
+    carried_out(run, "train", *settings_of(variant, place), *words)
+    accuracy = read_finished(run).test_accuracy
     row = (variant, place, arguments.epochs, arguments.seed, f"{accuracy:.6f}")
     DOCS.mkdir(parents=True, exist_ok=True)
     new = not ROWS.exists()

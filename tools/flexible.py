@@ -8,109 +8,153 @@ training belong to the name: with others it is refused.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
+from experiment import DOCS, begin, carried_out, melastic, splits, text
+
+from melastic.errors import InputError
 from melastic.evaluation.sweep_plot import plot_sweep
 from melastic.evaluation.sweep_rows import Row, read_rows
-from melastic.patches.view import View
+from melastic.patches.view import View, size_text
 
-DOCS = Path(__file__).parent.parent / "docs"
-PATCHES = ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48")
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
-OWN_AST = "ast-16"
-"""The fixed model at the flexible ones' own patch size and frame shift."""
-MODELS: dict[str, Sequence[str]] = {
-    "ast-8": ("asc-ast", "--model.patch", "8"),
-    OWN_AST: ("asc-ast",),
-    "ast-32": ("asc-ast", "--model.patch", "32"),
-    "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
-    "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
-    "ast-40ms": ("asc-ast", "--model.hop-ms", "40"),
-    "flexiast": ("asc-flexiast",),
-    "elasticast": ("asc-elasticast",),
-    "melastic": (
-        *("asc-melastic", "--model.pooling", "attention"),
-        *("--optim.epochs", "80", "--draws.ramp-epochs", "20"),
+TITLES = {
+    "patch": "Patch sizes (mel bins x frames, one number for a square; frame shift of the model)",
+    "hop": "Frame shifts (ms; patch size of the model)",
+    "pool": "Poolings of the spectrogram in time",
+    "seconds": "Lengths (the first seconds of a clip)",
+    "keep": "Shares of a clip's tokens",
+}
+"""What each dial turns; the rest is the model's own."""
+OPTIONS = {"hop": "--hop-ms"}
+"""How ``melastic sweep`` calls a dial, where it is not by its name."""
+LONGER = ("--optim.epochs", "40", "--draws.ramp-epochs", "10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Models that are compared with each other, and where they are read."""
+
+    models: dict[str, tuple[str, ...]]
+    """What is trained, as ``melastic train`` takes it; the first is a fixed model that sees a clip
+    as the flexible ones do unless told otherwise."""
+    started: dict[str, tuple[str, tuple[str, ...]]]
+    """The same from trained models, 40 further epochs: which model, and what is trained."""
+    dials: dict[str, tuple[str, ...]]
+    """Values at which all models are read, each as ``melastic sweep`` takes it."""
+    own: View
+    """How the flexible models see a clip unless told otherwise."""
+    whole: tuple[str, ...]
+    """Models with all dials: the last that is there is drawn."""
+    dashed: dict[str, tuple[str, ...]]
+    """Models that are drawn beside it, by dial."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every model."""
+        return (*self.models, *self.started)
+
+
+FAMILIES = {
+    "squares": Family(
+        models={
+            "ast-16": ("asc-ast",),
+            "ast-8": ("asc-ast", "--model.patch", "8"),
+            "ast-32": ("asc-ast", "--model.patch", "32"),
+            "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
+            "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
+            "ast-40ms": ("asc-ast", "--model.hop-ms", "40"),
+            "flexiast": ("asc-flexiast",),
+            "elasticast": ("asc-elasticast",),
+            "melastic": (
+                *("asc-melastic", "--model.pooling", "attention"),
+                *("--optim.epochs", "80", "--draws.ramp-epochs", "20"),
+            ),
+        },
+        started={
+            "flexiast-2": ("ast-16", ("asc-flexiast", *LONGER)),
+            "elasticast-2": ("ast-16", ("asc-elasticast", "--model.pooling", "mean", *LONGER)),
+            "melastic-2": ("flexiast", ("asc-melastic", *LONGER)),
+        },
+        dials={
+            "patch": ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48"),
+            "hop": HOPS,
+        },
+        own=View(patch=16, hop_ms=10.0),
+        whole=("melastic", "melastic-2"),
+        dashed={
+            "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
+            "hop": ("ast-16", "ast-20ms", "ast-40ms", "elasticast", "elasticast-2"),
+        },
+    ),
+    "columns": Family(
+        models={
+            "ast-3": ("asc",),
+            "ast-6": ("asc", "--model.patch", "128", "6"),
+            "ast-12": ("asc", "--model.patch", "128", "12"),
+            "ast-20ms": ("asc", "--model.hop-ms", "20"),
+            "ast-30ms": ("asc", "--model.hop-ms", "30"),
+            "ast-40ms": ("asc", "--model.hop-ms", "40"),
+            "melastic": ("asc-melastic-columns",),
+            "melastic-aum": ("asc-melastic-aum",),
+        },
+        started={},
+        dials={
+            "patch": tuple(f"128x{frames}" for frames in (2, 3, 4, 5, 6, 8, 10, 12)),
+            "hop": HOPS,
+            "pool": ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4"),
+            "seconds": ("0.3", "0.4", "0.5", "0.6", "0.8", "all"),
+            "keep": ("0.3", "0.5", "0.7", "0.8", "0.9", "1"),
+        },
+        own=View(patch=(128, 3), hop_ms=10.0),
+        whole=("melastic",),
+        dashed={
+            "patch": ("ast-3", "ast-6", "ast-12", "melastic-aum"),
+            "hop": ("ast-3", "ast-20ms", "ast-40ms", "melastic-aum"),
+        },
     ),
 }
-"""What is trained, as ``melastic train`` takes it."""
-LONGER = ("--optim.epochs", "40", "--draws.ramp-epochs", "10")
-STARTED: dict[str, tuple[str, Sequence[str]]] = {
-    "flexiast-2": (OWN_AST, ("asc-flexiast", *LONGER)),
-    "elasticast-2": (OWN_AST, ("asc-elasticast", "--model.pooling", "mean", *LONGER)),
-    "melastic-2": ("flexiast", ("asc-melastic", *LONGER)),
-}
-"""The same from trained models, 40 further epochs: which model, and what is trained."""
-ALL = (*MODELS, *STARTED)
-FIXED = tuple(name for name in MODELS if name.startswith("ast-"))
-SWEEPS = {"patch": ("--patch", *PATCHES), "hop": ("--hop-ms", *HOPS)}
-OWN = View(patch=16, hop_ms=10.0)
-"""How the flexible models and ``OWN_AST`` see a clip unless told otherwise."""
+"""Patches are squares, as FlexiAST's, or span all mel bins."""
 
 
-def melastic(*words: str) -> None:
-    """Run one command on one core."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    subprocess.run([sys.executable, "-m", "melastic", *words], check=True, env=environment)
+def family(arguments: argparse.Namespace) -> Family:
+    """The models of an experiment."""
+    return FAMILIES[arguments.family]
 
 
 def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
     """Train one model, unless it is there, and sweep it, unless that is done."""
     kept = folder(arguments)
-    missing = [dial for dial in SWEEPS if not result(kept, name, dial, seed).exists()]
+    models = family(arguments)
+    missing = [dial for dial in models.dials if not result(kept, name, dial, seed).exists()]
     if not missing:
         return
     run = arguments.runs / f"{name}-{seed}"
     manifest, rule = str(arguments.manifest), arguments.select
-    if (run / "state").is_dir() and not (run / "ledger.png").exists():
-        melastic("train", "--resume", str(run))
-    elif not (run / "state").is_dir():
-        splits = [
-            word
-            for split in ("train", "val", "test")
-            for word in (f"--data.{split}", f"{rule}split={split}")
-        ]
-        settings = ["--data.manifest", manifest, *splits, "--run.seed", str(seed)]
-        settings += ["--run.evaluate-every", "10", "--out", str(run)]
-        if name in MODELS:
-            melastic("train", *MODELS[name], *settings, *arguments.settings)
-        else:
-            start, (recipe, *own) = STARTED[name]
-            trained = arguments.runs / f"{start}-{seed}"
-            measure(start, seed, arguments)
-            melastic("train", recipe, *settings, *own, "--init", str(trained))
+    settings = ["--data.manifest", manifest, *splits(rule), "--run.seed", str(seed)]
+    settings += ["--run.evaluate-every", "10"]
+    if name in models.models:
+        carried_out(run, "train", *models.models[name], *settings, *arguments.settings)
+    else:
+        start, (recipe, *own) = models.started[name]
+        measure(start, seed, arguments)
+        trained = str(arguments.runs / f"{start}-{seed}")
+        carried_out(run, "train", recipe, *settings, *own, "--init", trained)
     for dial in missing:
         out = run / f"sweep-{dial}"
         chosen = ["--select", f"{rule}split=test", "--out", str(out)]
-        melastic("sweep", str(run), manifest, *SWEEPS[dial], *chosen)
+        option = OPTIONS.get(dial, f"--{dial}")
+        melastic("sweep", str(run), manifest, option, *models.dials[dial], *chosen)
         result(kept, name, dial, seed).write_bytes((out / "sweep.csv").read_bytes())
 
 
 def folder(arguments: argparse.Namespace) -> Path:
     """Where the rows of sweeps are kept."""
     return DOCS / "flexible" / str(arguments.name)
-
-
-def begin(arguments: argparse.Namespace) -> None:
-    """Note which clips and settings a name stands for, or refuse others.
-
-    Raises:
-        SystemExit: if the name stands for others.
-    """
-    said = json.dumps({"select": arguments.select, "settings": arguments.settings}) + "\n"
-    path = folder(arguments) / "settings.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text() != said:
-        raise SystemExit(f"{path} says {path.read_text().strip()}, now {said.strip()}; rename")
-    path.write_text(said)
 
 
 def result(kept: Path, name: str, dial: str, seed: int) -> Path:
@@ -123,12 +167,23 @@ def rows_of(kept: Path, name: str, dial: str) -> list[list[Row]]:
     return [read_rows(path) for path in sorted(kept.glob(f"{name}-{dial}-[0-9]*.csv"))]
 
 
-def scores(kept: Path, name: str, dial: str, column: str) -> dict[str, list[float]]:
+def value_of(row: Row, dial: str) -> str:
+    """Where a row stands on a dial, in the words of ``Family.dials``."""
+    view = row.view
+    if dial == "patch":
+        return size_text(view.patch or 1)
+    if dial == "seconds" and view.seconds is None:
+        return "all"
+    number = {"hop": view.hop_ms, "seconds": view.seconds, "keep": view.keep}.get(dial)
+    return str(view.pooling) if number is None else f"{number:g}"
+
+
+def scores(kept: Path, name: str, dial: str) -> dict[str, list[float]]:
     """Accuracy (%) of each seed by the value of a dial."""
     found: dict[str, list[float]] = {}
     for rows in rows_of(kept, name, dial):
         for row in rows:
-            found.setdefault(f"{getattr(row, column):g}", []).append(100 * row.accuracy)
+            found.setdefault(value_of(row, dial), []).append(100 * row.accuracy)
     return found
 
 
@@ -140,53 +195,40 @@ def averaged(seeds: Sequence[Sequence[Row]]) -> list[Row]:
     ]
 
 
-def draw(kept: Path, dial: str) -> None:
-    """Draw one dial: a model with all dials, if there is one, and the other models dashed."""
-    others = [OWN_AST, "ast-32"] if dial == "patch" else [OWN_AST, "ast-20ms", "ast-40ms"]
-    others += ["flexiast", "flexiast-2"] if dial == "patch" else ["elasticast", "elasticast-2"]
-    found = {name: rows_of(kept, name, dial) for name in ("melastic", "melastic-2", *others)}
-    baselines = {name: averaged(found[name]) for name in others if found[name]}
-    whole = found["melastic-2"] or found["melastic"]
-    if whole:
-        path = kept.parent / f"{kept.name}-{dial}.png"
-        plot_sweep(averaged(whole), path, own=OWN, baselines=baselines)
-
-
-def figure(kept: Path, dial: str, title: str) -> list[str]:
-    """The line that shows the figure of a dial, if there is one to draw."""
-    draw(kept, dial)
+def figure(kept: Path, dial: str, models: Family) -> list[str]:
+    """Draw a dial: a model with all dials, if there is one, the others dashed; the line for it."""
+    wholes = [rows for name in models.whole if (rows := rows_of(kept, name, dial))]
+    if dial not in models.dashed or not wholes:
+        return []
+    found = {name: rows_of(kept, name, dial) for name in models.dashed[dial]}
+    baselines = {name: averaged(rows) for name, rows in found.items() if rows}
     name = f"{kept.name}-{dial}.png"
-    return ["", f"![{title}]({name})"] if (kept.parent / name).exists() else []
+    plot_sweep(averaged(wholes[-1]), kept.parent / name, own=models.own, baselines=baselines)
+    return ["", f"![Accuracy against {dial}]({name})"]
 
 
-def table(kept: Path, dial: str, column: str, values: Sequence[str]) -> list[str]:
+def table(kept: Path, dial: str, models: Family) -> list[str]:
     """A table of accuracy: a row for each model, a column for each value."""
+    values = models.dials[dial]
     lines = ["| model | " + " | ".join(values) + " |", "|" + "---|" * (len(values) + 1)]
-    for name in ALL:
-        found = scores(kept, name, dial, column)
+    for name in models.names:
+        found = scores(kept, name, dial)
         cells = [text(found.get(value, [])) for value in values]
         if any(cells):
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
 
-def text(values: Sequence[float]) -> str:
-    """Mean, and deviation and number of seeds where there are several."""
-    if not values:
-        return ""
-    spread = f" ± {stdev(values):.1f} ({len(values)})" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread}"
-
-
 def commands(arguments: argparse.Namespace, kept: Path) -> list[str]:
     """The commands that make what is measured: one for all models of as many seeds."""
     seeds_of: dict[tuple[int, ...], list[str]] = {}
-    for name in ALL:
+    for name in family(arguments).names:
         paths = kept.glob(f"{name}-patch-[0-9]*.csv")
         seeds = tuple(sorted(int(path.stem.rsplit("-", 1)[1]) for path in paths))
         if seeds:
             seeds_of.setdefault(seeds, []).append(name)
     words = f"python tools/flexible.py {arguments.name} {arguments.manifest.name}"
+    words += f" --family {arguments.family}" if arguments.family != "squares" else ""
     words += f" --select '{arguments.select}'" if arguments.select else ""
     settings = " ".join(["", "--settings", *arguments.settings]) if arguments.settings else ""
     return [
@@ -197,10 +239,11 @@ def commands(arguments: argparse.Namespace, kept: Path) -> list[str]:
 
 def notes(arguments: argparse.Namespace, kept: Path) -> list[str]:
     """What is to be known about the models that start from trained ones, if there are some."""
-    there = [name for name in STARTED if list(kept.glob(f"{name}-patch-[0-9]*.csv"))]
+    started = family(arguments).started
+    there = [name for name in started if list(kept.glob(f"{name}-patch-[0-9]*.csv"))]
     if not there:
         return []
-    starts = ", ".join(f"{name} from {STARTED[name][0]}" for name in there)
+    starts = ", ".join(f"{name} from {started[name][0]}" for name in there)
     settings = " (--settings are those of the others)" if arguments.settings else ""
     return [
         f"Models whose name ends in -2 start from a trained one ({starts}), are",
@@ -222,17 +265,11 @@ def write(arguments: argparse.Namespace) -> None:
         "read; fixed models carry the patch size or the frame shift that they were trained at.",
         "Several seeds: mean, deviation and, in brackets, their number.",
         *notes(arguments, kept),
-        "",
-        "## Patch sizes (square; frame shift of the model)",
-        "",
-        *table(kept, "patch", "patch_freq", PATCHES),
-        *figure(kept, "patch", "Accuracy against patch size"),
-        "",
-        "## Frame shifts (ms; patch size of the model)",
-        "",
-        *table(kept, "hop", "hop_ms", HOPS),
-        *figure(kept, "hop", "Accuracy against frame shift"),
     ]
+    models = family(arguments)
+    for dial in models.dials:
+        lines += ["", f"## {TITLES[dial]}", ""]
+        lines += [*table(kept, dial, models), *figure(kept, dial, models)]
     kept.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -243,17 +280,25 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--select", default="", help="rule in front of split=…, such as asc10=1&")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--models", nargs="+", default=list(ALL), choices=list(ALL))
+    parser.add_argument("--family", default="squares", choices=list(FAMILIES))
+    parser.add_argument("--models", nargs="*", help="those that are trained; all unless given")
     parser.add_argument("--runs", type=Path, default=Path("runs/flexible"))
     parser.add_argument("--jobs", type=int, default=1, help="models that are trained at once")
     parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[], help="of training")
     arguments = parser.parse_args()
-    begin(arguments)
+    names = family(arguments).names
+    wanted = names if arguments.models is None else arguments.models
+    if unknown := [name for name in wanted if name not in names]:
+        raise SystemExit(f"no model {unknown[0]!r} among {', '.join(names)}")
+    try:
+        begin(folder(arguments), {"select": arguments.select, "settings": arguments.settings})
+    except InputError as error:
+        raise SystemExit(str(error)) from None
     with ThreadPoolExecutor(arguments.jobs) as pool:
         jobs = [
             pool.submit(measure, name, seed, arguments)
             for seed in arguments.seeds
-            for name in arguments.models
+            for name in wanted
         ]
         for job in jobs:
             job.result()

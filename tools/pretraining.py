@@ -14,14 +14,13 @@ import argparse
 import csv
 import json
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
+from experiment import DOCS as ALL_DOCS
+from experiment import begin, carried_out, melastic, text
 
 from melastic.checkpoints.store import write_json
 from melastic.data.manifest import Clip, label_names, read_manifest, select, write_manifest
@@ -31,7 +30,7 @@ from melastic.recipes import load_recipe
 from melastic.training.compare import read_finished
 from melastic.training.record import read_metrics
 
-DOCS = Path(__file__).parent.parent / "docs" / "pretraining"
+DOCS = ALL_DOCS / "pretraining"
 SHARE = 10
 """One of how many training clips is labelled."""
 STARTS: dict[str, tuple[str, ...] | None] = {
@@ -44,23 +43,6 @@ RULES = {"asc": "split=train", "esc50": "fold!=1", "fsdd": "split=train"}
 """Training clips of each set."""
 EPOCHS = {"asc": 60, "esc50": 170}
 """Sets that a model is trained for, by the recipe of their name, and epochs."""
-
-
-def melastic(*words: str) -> None:
-    """Run one command on one core."""
-    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **os.environ}
-    subprocess.run([sys.executable, "-m", "melastic", *words], check=True, env=environment)
-
-
-def carried_out(run: Path, *words: str) -> Path:
-    """A finished run: begun, or resumed."""
-    if (run / "ledger.png").exists():
-        return run
-    if (run / "config.json").exists():
-        melastic(words[0], "--resume", str(run))
-    else:
-        melastic(*words, "--out", str(run))
-    return run
 
 
 def pretrained(start: str, arguments: argparse.Namespace) -> Path:
@@ -142,12 +124,6 @@ def results(name: str, start: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(paths)]
 
 
-def text(values: list[float]) -> str:
-    """Mean, and deviation and number of seeds where there are several."""
-    spread = f" ± {stdev(values):.1f} ({len(values)})" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread}"
-
-
 def table(names: list[str]) -> list[str]:
     """A row for each start, a column for each set."""
     heads = []
@@ -161,7 +137,7 @@ def table(names: list[str]) -> list[str]:
         cells, costs = [], None
         for name in names:
             found = results(name, start)
-            cells.append(text([100 * one["test_accuracy"] for one in found]) if found else "")
+            cells.append(text([100 * one["test_accuracy"] for one in found]))
             costs = next((one["pretraining"] for one in found if one["pretraining"]), costs)
         if any(cells):
             spent = ["", ""]
@@ -194,23 +170,6 @@ def write(arguments: argparse.Namespace) -> None:
     (DOCS / "tenth.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def begin(arguments: argparse.Namespace) -> None:
-    """Note the epochs of the table, or refuse others.
-
-    Raises:
-        InputError: if it has others, or a set is unknown.
-    """
-    for path in arguments.manifests:
-        if path.stem not in RULES:
-            raise InputError(f"{path}: a set is one of {', '.join(RULES)}, by the manifest's name")
-    said = {"epochs": arguments.epochs, **EPOCHS}
-    path = DOCS / "settings.json"
-    if path.exists() and json.loads(path.read_text()) != said:
-        raise InputError(f"{path}: the table has {json.loads(path.read_text())}, now it is {said}")
-    arguments.runs.mkdir(parents=True, exist_ok=True)
-    write_json(path, said)
-
-
 def main() -> None:
     """Measure what is missing and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -221,7 +180,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/pretraining"))
     arguments = parser.parse_args()
     try:
-        begin(arguments)
+        for path in arguments.manifests:
+            if path.stem not in RULES:
+                known = ", ".join(RULES)
+                raise InputError(f"{path}: a set is one of {known}, by the manifest's name")
+        begin(DOCS, {"epochs": arguments.epochs, **EPOCHS})
+        arguments.runs.mkdir(parents=True, exist_ok=True)
         for start in arguments.only:
             for seed in arguments.seeds:
                 for manifest in arguments.manifests:
