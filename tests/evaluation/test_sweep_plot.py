@@ -3,6 +3,8 @@ import itertools
 import matplotlib as mpl
 import matplotlib.image
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from melastic.evaluation.labels import place_labels
 from melastic.evaluation.plots import blank_figure
@@ -11,12 +13,13 @@ from melastic.evaluation.sweep_plot import plot_sweep
 from melastic.evaluation.sweep_rows import Row
 from melastic.patches.view import View
 
+COLUMN = View(patch=(128, 3), hop_ms=10.0)
 OWN = View(patch=16, hop_ms=10.0)
 
 
-def row(patch=16, hop_ms=10.0, pool="none", seconds=None, keep=1.0, score=0.8):
+def row(patch=16, hop_ms=10.0, pool="none", seconds=None, keep=1.0, score=0.8, mels=None):
     return Row(
-        patch_freq=patch,
+        patch_freq=mels or patch,
         patch_time=patch,
         hop_ms=hop_ms,
         pool=pool,
@@ -46,6 +49,11 @@ CASES = {
     "two views": ([row(), row(patch=8, score=0.9)], {}, (1200, 1400)),
     "equal cost": ([row(), row(keep=1.0, pool="max2")], {}, (1200, 1400)),
     "many views": (MANY, {"fixed, a name that is far too long": [row()]}, (2200, 2500)),
+    "long names": (
+        [row(patch=n, hop_ms=ms, mels=128) for n in (2, 3, 4, 12) for ms in (10.0, 20.0)],
+        {},
+        (1200, 1400),
+    ),
     "baselines": (MANY[:20], {"fixed 16": grid((8, 16)), "fixed 8": [row(patch=8)]}, (1700, 2000)),
 }
 
@@ -54,7 +62,12 @@ CASES = {
 def test_a_sweep_is_drawn_one_column_wide(tmp_path, case):
     rows, baselines, (least, most) = CASES[case]
     before = dict(mpl.rcParams)
-    plot_sweep(rows, tmp_path / "sweep.png", own=OWN, baselines=baselines)
+    plot_sweep(
+        rows,
+        tmp_path / "sweep.png",
+        own=COLUMN if case == "long names" else OWN,
+        baselines=baselines,
+    )
     image = matplotlib.image.imread(tmp_path / "sweep.png")
     assert image.shape[1] == 1050
     assert least <= image.shape[0] <= most
@@ -79,9 +92,11 @@ def test_labels_overlap_neither_one_another_nor_dots(style):
     assert not any(box.contains(*dot) for box in boxes for dot in dots)
 
 
-def test_some_values_are_evenly_spaced_and_hold_the_usual_one():
-    assert some_of([1, 2, 3], 2, 4) == [1, 2, 3]
-    for always in range(9):
-        chosen = some_of(list(range(9)), always, 4)
-        assert len(chosen) == 4
-        assert {0, 8, always} <= set(chosen)
+@given(st.integers(2, 9), st.integers(2, 30), st.data())
+def test_some_values_are_evenly_spaced_and_hold_the_usual_one(most, count, data):
+    always = data.draw(st.integers(0, count - 1))
+    chosen = some_of(list(range(count)), always, most)
+    assert len(chosen) == min(most, count)
+    assert chosen == sorted(set(chosen))
+    assert always in chosen
+    assert most == 2 or {0, count - 1} <= set(chosen)

@@ -82,13 +82,14 @@ def usual_values(values: Sequence[Sequence[Any]], own: View) -> list[Any]:
 
 
 def some_of(values: Sequence[Any], always: Any, most: int) -> list[Any]:
-    """At most so many values, evenly spaced, one of which is always there."""
+    """At most so many values (two or more), evenly spaced, one of which is always there."""
     if len(values) <= most:
         return list(values)
     chosen = {round(k * (len(values) - 1) / (most - 1)) for k in range(most)}
     place = values.index(always)
     if place not in chosen:
-        chosen.remove(min(chosen - {0, len(values) - 1}, key=lambda k: abs(k - place)))
+        inner = chosen - {0, len(values) - 1}
+        chosen.remove(min(inner or chosen, key=lambda k: abs(k - place)))
         chosen.add(place)
     return [values[k] for k in sorted(chosen)]
 
