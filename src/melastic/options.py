@@ -117,6 +117,7 @@ PatchSize = Annotated[int | tuple[int, int] | None, one(size_of, "N|FxT", size_t
 Hop = Annotated[float | None, one(hop, "MS", "{:g}".format)]
 Length = Annotated[float | None, one(seconds, "S", length_text)]
 LevelOf = Annotated[Level | None, one(level, "DB|none", lambda value: f"{value.floor_db:g}")]
+PoolingOf = Annotated[Pooling, one(pooling_of, "none|meanN|maxN", str)]
 Share = Annotated[float, one(share, "SHARE", "{:g}".format)]
 PatchSizes = Annotated[
     tuple[int | tuple[int, int], ...], several(size_of, "N|FxT", size_text, "8 16 128x4")

@@ -44,7 +44,7 @@ def test_a_sweep_leaves_a_table_and_a_figure(swept, tones):
     assert len(rows) == len(printed) == 2 * 2 * 2
     assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert "8/8" in done.stderr
-    words = ("--patch", "128x8", "--pool", "max", "--pool-factor", "2", "--keep", "0.5")
+    words = ("--patch", "128x8", "--pool", "max2", "--keep", "0.5")
     found = json.loads(melastic("evaluate", run, tones, *words, "--json", check=0).stdout)
     (row,) = [
         row for row in printed if (row["patch_time"], row["pool"], row["keep"]) == (8, "max2", 0.5)
@@ -145,8 +145,7 @@ WRONG = {
     "bundled": ((*SWEEP, "--store"), "melastic.load"),
     "baseline": ((*SWEEP, "--baseline", "nowhere"), "no such file"),
     "unknown label": (SWEEP, "which the model does not know"),
-    "evaluate pool": (("evaluate", "digits", "tones.csv", "--pool", "max"), "--pool-factor 2"),
-    "evaluate factor": (("evaluate", "digits", "tones.csv", "--pool-factor", "2"), "--pool mean"),
+    "evaluate pool": (("evaluate", "digits", "tones.csv", "--pool", "max"), "try mean2"),
     "evaluate patch": (("evaluate", "digits", "tones.csv", "--patch", "4x"), "try 16 or 128x4"),
     "no curve": (("classify", "digits", "low_0.wav", "--gmacs", "1"), "--store"),
     "two choices": (("classify", "digits", "a.wav", "--gmacs", "1", "--patch", "8"), "one or the"),

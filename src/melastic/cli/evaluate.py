@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -14,7 +14,7 @@ from melastic.devices import best_device
 from melastic.errors import InputError
 from melastic.evaluation.evaluate import evaluate as run_evaluation
 from melastic.evaluation.plots import plot_confusion
-from melastic.options import Hop, Length, PatchSize, Share
+from melastic.options import Hop, Length, PatchSize, PoolingOf, Share
 from melastic.patches.view import Pooling, View
 from melastic.progress import bar, note
 from melastic.training.run_folder import is_run, read_run_config
@@ -35,10 +35,9 @@ class EvaluateArguments:
     """Patch size, such as 16 or 128x4 (mel bins x frames); None: the model's own."""
     hop_ms: Hop = None
     """Frame shift (ms); None: the model's own."""
-    pool: Literal["mean", "max"] | None = None
-    """How neighbouring frames become one, with --pool-factor; None: every frame is kept."""
-    pool_factor: int = 1
-    """Frames that become one."""
+    pool: PoolingOf = Pooling()
+    """Temporal pooling of the spectrogram: none, or mean2, max4 and their like (N frames become
+    one)."""
     seconds: Length = None
     """Longest stretch of a clip, from its beginning (s); None: all of it."""
     keep: Share = 1.0
@@ -58,7 +57,13 @@ class EvaluateArguments:
 def evaluate(arguments: Sequence[str], prog: str) -> int:
     """Score a classifier on labelled clips."""
     args = parse(EvaluateArguments, arguments, prog)
-    view = _view(args)
+    view = View(
+        patch=args.patch,
+        hop_ms=args.hop_ms,
+        pooling=args.pool,
+        seconds=args.seconds,
+        keep=args.keep,
+    )
     check_options(args, ("batch_tokens",), 1)
     check_options(args, ("workers", "max_unreadable"), 0)
     if args.confusion and (args.confusion.suffix != ".png" or args.confusion.is_dir()):
@@ -102,25 +107,6 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
         ],
     )
     return 0
-
-
-def _view(args: EvaluateArguments) -> View:
-    """How clips are to be seen."""
-    if args.pool is None and args.pool_factor != 1:
-        raise InputError(
-            f"--pool-factor {args.pool_factor} needs a way of pooling, got none; try --pool mean"
-        )
-    if args.pool is not None and args.pool_factor == 1:
-        raise InputError(
-            f"--pool {args.pool} needs at least 2 frames that become one; try --pool-factor 2"
-        )
-    return View(
-        patch=args.patch,
-        hop_ms=args.hop_ms,
-        pooling=Pooling(kind=args.pool or "mean", factor=args.pool_factor),
-        seconds=args.seconds,
-        keep=args.keep,
-    )
 
 
 def chosen_clips(
