@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from melastic.checkpoints.store import write_json
 from melastic.errors import InputError
+from melastic.evaluation.sweep_rows import Row
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -65,3 +67,11 @@ def text(values: Sequence[float], places: int = 1) -> str:
         return ""
     spread = f" ± {stdev(values):.{places}f} ({len(values)})" if len(values) > 1 else ""
     return f"{mean(values):.{places}f}{spread}"
+
+
+def averaged(runs: Sequence[Sequence[Row]]) -> list[Row]:
+    """Rows whose accuracy is the mean over seeds or folds."""
+    return [
+        replace(rows[0], accuracy=mean(row.accuracy for row in rows))
+        for rows in zip(*runs, strict=True)
+    ]

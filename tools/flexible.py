@@ -8,13 +8,11 @@ training belong to the name: with others it is refused.
 """
 
 import argparse
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 
-from experiment import DOCS, begin, carried_out, melastic, splits, text
+from experiment import DOCS, averaged, begin, carried_out, melastic, splits, text
 
 from melastic.errors import InputError
 from melastic.evaluation.sweep_plot import plot_sweep
@@ -32,6 +30,7 @@ TITLES = {
 """What each dial turns; the rest is the model's own."""
 OPTIONS = {"hop": "--hop-ms"}
 """How ``melastic sweep`` calls a dial, where it is not by its name."""
+FIXED_COLUMNS = ("asc-aum-columns", "--optim.epochs", "15")
 LONGER = ("--optim.epochs", "40", "--draws.ramp-epochs", "10")
 
 
@@ -93,13 +92,13 @@ FAMILIES = {
     ),
     "columns": Family(
         models={
-            "ast-3": ("asc",),
-            "ast-6": ("asc", "--model.patch", "128", "6"),
-            "ast-12": ("asc", "--model.patch", "128", "12"),
-            "ast-20ms": ("asc", "--model.hop-ms", "20"),
-            "ast-30ms": ("asc", "--model.hop-ms", "30"),
-            "ast-40ms": ("asc", "--model.hop-ms", "40"),
-            "melastic": ("asc-melastic-columns",),
+            "aum-3": FIXED_COLUMNS,
+            "aum-6": (*FIXED_COLUMNS, "--model.patch", "128", "6"),
+            "aum-12": (*FIXED_COLUMNS, "--model.patch", "128", "12"),
+            "aum-20ms": (*FIXED_COLUMNS, "--model.hop-ms", "20"),
+            "aum-30ms": (*FIXED_COLUMNS, "--model.hop-ms", "30"),
+            "aum-40ms": (*FIXED_COLUMNS, "--model.hop-ms", "40"),
+            "melastic-ast": ("asc-melastic-columns",),
             "melastic-aum": ("asc-melastic-aum",),
         },
         started={},
@@ -111,10 +110,11 @@ FAMILIES = {
             "keep": ("0.3", "0.5", "0.7", "0.8", "0.9", "1"),
         },
         own=View(patch=(128, 3), hop_ms=10.0),
-        whole=("melastic",),
+        whole=("melastic-aum",),
         dashed={
-            "patch": ("ast-3", "ast-6", "ast-12", "melastic-aum"),
-            "hop": ("ast-3", "ast-20ms", "ast-40ms", "melastic-aum"),
+            "patch": ("aum-3", "aum-6", "aum-12", "melastic-ast"),
+            "hop": ("aum-3", "aum-20ms", "aum-40ms", "melastic-ast"),
+            **dict.fromkeys(("pool", "seconds", "keep"), ("aum-3", "melastic-ast")),
         },
     ),
 }
@@ -185,14 +185,6 @@ def scores(kept: Path, name: str, dial: str) -> dict[str, list[float]]:
         for row in rows:
             found.setdefault(value_of(row, dial), []).append(100 * row.accuracy)
     return found
-
-
-def averaged(seeds: Sequence[Sequence[Row]]) -> list[Row]:
-    """Rows whose accuracy is the mean over seeds."""
-    return [
-        replace(rows[0], accuracy=mean(row.accuracy for row in rows))
-        for rows in zip(*seeds, strict=True)
-    ]
 
 
 def figure(kept: Path, dial: str, models: Family) -> list[str]:

@@ -20,6 +20,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "asc-flexiast": flexible.asc_flexiast,
     "asc-elasticast": flexible.asc_elasticast,
     "asc-melastic": flexible.asc_melastic,
+    "asc-melastic-columns": flexible.asc_melastic_columns,
+    "asc-melastic-aum": mamba.asc_melastic_aum,
     "asc-aum": mamba.asc_aum,
     "asc-aum-columns": mamba.asc_aum_columns,
     "asc-htsat": windows.asc_htsat,

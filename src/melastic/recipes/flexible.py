@@ -14,6 +14,8 @@ from melastic.training.curriculum import Draws
 PATCHES = (8, 10, 12, 16, 20, *2 * (24, 30, 32, 40, 48))
 """FlexiAST's sizes (its evaluation list); large ones, which cost little and are the hardest to
 learn, come twice as often."""
+COLUMNS = tuple((128, frames) for frames in (2, 3, 4, 5, 6, 8, 10, 12))
+"""Patches that span all mel bins, of 20 to 120 ms."""
 HOPS_MS = tuple(10.0 + 2 * i for i in range(16))
 """ElasticAST's frame shifts: q = 1, 1.2, …, 4 times 10 ms."""
 
@@ -77,4 +79,30 @@ def asc_melastic() -> TrainConfig:
             share=0.7,
         ),
         optim=replace(base.optim, epochs=40),
+    )
+
+
+def asc_melastic_columns() -> TrainConfig:
+    """Arabic keywords with every dial at once, patches that span all mel bins."""
+    base = asc()
+    return replace(
+        base,
+        name="asc-melastic-columns",
+        model=ModelChoice.of(
+            "melastic-tiny",
+            depth=4,
+            num_heads=6,
+            patch=(128, 3),
+            input_size=(128, 102),
+            pooling="mean",
+        ),
+        draws=Draws(
+            patches=COLUMNS,
+            hops_ms=HOPS_MS,
+            seconds=(0.8, 1.0),
+            keep=(0.7, 1.0),
+            ramp_epochs=8,
+            share=0.7,
+        ),
+        optim=replace(base.optim, epochs=30),
     )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from melastic.presets import audio_mamba
 from melastic.recipes.esc50 import esc50
-from melastic.recipes.flexible import asc_ast
+from melastic.recipes.flexible import asc_ast, asc_melastic_columns
 from melastic.recipes.fsdd import fsdd
 from melastic.recipes.keywords import asc
 from melastic.training.config import TrainConfig
@@ -19,6 +19,13 @@ def asc_aum() -> TrainConfig:
 def asc_aum_columns() -> TrainConfig:
     """Arabic keywords, patches that span all mel bins: Audio Mamba along time alone."""
     return _beside(asc(), "asc-aum-columns")
+
+
+def asc_melastic_aum() -> TrainConfig:
+    """Arabic keywords with every dial at once: Audio Mamba on patches that span all mel bins."""
+    recipe = _beside(asc_melastic_columns(), "asc-melastic-aum")
+    pooled = replace(recipe.model.architecture, pooling="mean")
+    return replace(recipe, model=replace(recipe.model, architecture=pooled))
 
 
 def fsdd_aum() -> TrainConfig:
