@@ -61,8 +61,11 @@ MAMBAS: dict[str, Callable[[Architecture], Architecture]] = {
         pooling="attention",
         head_norm=True,
     ),
+    "melasticaum": lambda size: replace(
+        audio_mamba(size), position_init="sincos", reading="place", pooling="mean"
+    ),
 }
-"""Audio Mamba, and what FlexiAST and ElasticAST change about it."""
+"""Audio Mamba, and what FlexiAST, ElasticAST and all dials together change about it."""
 
 
 def htsat(dim: int, depths: tuple[int, ...], num_heads: int) -> Architecture:

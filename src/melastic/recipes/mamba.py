@@ -7,7 +7,7 @@ from melastic.recipes.esc50 import esc50
 from melastic.recipes.flexible import asc_ast, asc_melastic_columns
 from melastic.recipes.fsdd import fsdd
 from melastic.recipes.keywords import asc
-from melastic.training.config import TrainConfig
+from melastic.training.config import ModelChoice, TrainConfig
 from melastic.training.phases import Passing
 
 
@@ -23,9 +23,12 @@ def asc_aum_columns() -> TrainConfig:
 
 def asc_melastic_aum() -> TrainConfig:
     """Arabic keywords with every dial at once: Audio Mamba on patches that span all mel bins."""
-    recipe = _beside(asc_melastic_columns(), "asc-melastic-aum")
-    pooled = replace(recipe.model.architecture, pooling="mean")
-    return replace(recipe, model=replace(recipe.model, architecture=pooled))
+    base = asc_melastic_columns()
+    there = base.model.architecture
+    model = ModelChoice.of(
+        "melasticaum-tiny", depth=2 * there.depth, patch=there.patch, input_size=there.input_size
+    )
+    return replace(base, name="asc-melastic-aum", model=model, passing=Passing())
 
 
 def fsdd_aum() -> TrainConfig:
