@@ -22,14 +22,19 @@ struct Way {
     }
 };
 
-// The states in front of each chunk of a vector of channels.
+// Whether states that were kept by the forward pass are read where they are.
+INLINE bool read_in_place(const ScanArguments &a, const BackwardScratch &s, Block sub) {
+    return a.starts && s.padded == a.state && sub.count == LANES;
+}
+
+// The states in front of each chunk of a vector of channels, but for those read in place.
 INLINE void find_starts(const ScanArguments &a, const BackwardScratch &s, const Way &way, int i,
                         Block sub) {
     const int64_t padded = s.padded, row = padded * LANES;
     float *start = s.starts + i * s.chunks * row;
     const float *A = way.A + i * row;
     memset(start, 0, row * sizeof(float));
-    for (int64_t k = 1; k < way.chunks; k++) {
+    for (int64_t k = 1; k < way.chunks && !read_in_place(a, s, sub); k++) {
         start += row;
         if (a.starts) {
             read_typed<FLOAT32>(start, start_of(a, way.clip, way.number, k, sub), 0, 0, a.state,
@@ -51,6 +56,19 @@ INLINE void find_starts(const ScanArguments &a, const BackwardScratch &s, const 
     }
 }
 
+// The states in front of a chunk, `apart` floats from one to the next.
+struct Start {
+    const float *states;
+    int64_t apart;
+};
+
+INLINE Start start_at(const ScanArguments &a, const BackwardScratch &s, const Way &way, int i,
+                      int64_t k, Block sub) {
+    if (k && read_in_place(a, s, sub))
+        return {(const float *)start_of(a, way.clip, way.number, k, sub).data, TOGETHER};
+    return {s.starts + (i * s.chunks + k) * s.padded * LANES, LANES};
+}
+
 // What is read of the chunk after chunk k, and written of this one: fetched once, in passing.
 INLINE Ahead inputs_ahead(const ScanArguments &a, const BackwardScratch &s, const Way &way,
                           int64_t channel, int64_t k, int64_t n) {
@@ -59,18 +77,22 @@ INLINE Ahead inputs_ahead(const ScanArguments &a, const BackwardScratch &s, cons
     if (n || way.number || !k) return ahead;
     const int64_t step = way.clip.first + way.begin(k - 1), row = way.clip.row;
     const View views[] = {a.u, a.delta, a.z, a.y};
-    for (int i = 0; i < 4; i++) fetch_view(ahead, i, views[i], row, step, channel);
+    for (int i = 0; i < 4; i++) fetch_view(ahead, i, views[i], row, step, channel, !way.back);
     return ahead;
 }
 
 INLINE Ahead outputs_ahead(const ScanArguments &a, const BackwardScratch &s, const Way &way,
-                           int64_t channel, int64_t k, int64_t n) {
+                           Block sub, int64_t k, int64_t n) {
     Ahead ahead;
     fetch_nothing(ahead, s.B);
-    if (n || (a.A_back && !way.number)) return ahead;
+    if (n) return ahead;
+    if (k > 1 && read_in_place(a, s, sub))
+        fetch_view(ahead, 3, start_of(a, way.clip, way.number, k - 1, sub), 0, 0, 0, true);
+    if (a.A_back && !way.number) return ahead;
     const int64_t step = way.clip.first + way.begin(k), row = way.clip.row;
     const View views[] = {a.du, a.ddelta, a.dz};
-    for (int i = 0; i < 3; i++) fetch_view(ahead, i, views[i], row, step, channel);
+    for (int i = 0; i < 3; i++)
+        fetch_view(ahead, i, views[i], row, step, sub.first, !way.back);
     return ahead;
 }
 
@@ -81,24 +103,25 @@ INLINE void chunk_gradients(const ScanArguments &a, const ScanSums &sums, const 
                             const Way &way, Block block, int64_t k, int64_t n) {
     const int64_t padded = s.padded, table = padded * LANES, row = n * LANES;
     const int64_t begin = way.begin(k), steps = way.steps(k);
-    for (int64_t i = 0; i < steps * N; i++)
-        store(s.dB + i * LANES, Lanes{}), store(s.dC + i * LANES, Lanes{});
+    memset(s.sums, 0, steps * 2 * N * LANES * sizeof(float));
     for (int i = 0; i < block.subs(); i++) {
         const Rows rows = rows_of(s, i, begin);
         const float *A = way.A + i * table + row;
-        const float *start = s.starts + (i * s.chunks + k) * table + row;
+        const Start start = start_at(a, s, way, i, k, block.sub(i));
         const int64_t channel = block.first + i * LANES;
-        recompute<N>(s, A, start, rows, s.B + n, s.C + n, padded, steps, way.back,
-                     inputs_ahead(a, s, way, channel, k, n));
-        turn_back<N>(s, A, s.g + i * table + row, way.dA + i * table + row, rows, s.B + n, s.C + n,
-                     padded, steps, way.back, outputs_ahead(a, s, way, channel, k, n));
+        recompute<N>(s.held, A, start.states + n * start.apart, start.apart, rows, s.B + n, s.C + n,
+                     padded, steps, way.back, inputs_ahead(a, s, way, channel, k, n));
+        turn_back<N>(s.held, s.sums, A, s.g + i * table + row, way.dA + i * table + row, rows,
+                     s.B + n, s.C + n, padded, steps, way.back,
+                     outputs_ahead(a, s, way, block.sub(i), k, n));
     }
     const int64_t left = a.state - n, count = left < N ? left : N;
     const int64_t first = way.clip.row * a.clips.length + way.clip.first + begin;
     for (int64_t step = 0; step < steps; step++) {
-        const int64_t to = (first + step) * a.state + n, from = step * N * LANES;
-        add_sums<N>(sums.dB + to, s.dB + from, count);
-        add_sums<N>(sums.dC + to, s.dC + from, count);
+        const int64_t to = (first + step) * a.state + n;
+        const float *from = s.sums + step * 2 * N * LANES;
+        add_sums<N>(sums.dB + to, from, count);
+        add_sums<N>(sums.dC + to, from + N * LANES, count);
     }
 }
 

@@ -17,23 +17,29 @@ const int MANY = 4;
 // steps lie pages apart, beyond the reach of the processor's own guesses.
 const int FETCHED = 4;
 struct Ahead {
+    bool any;
     const char *at[FETCHED];
     int64_t stride[FETCHED];  // bytes
 };
 
 INLINE void fetch_nothing(Ahead &ahead, const void *anything) {
+    ahead.any = false;
     for (int i = 0; i < FETCHED; i++) ahead.at[i] = (const char *)anything, ahead.stride[i] = 0;
 }
 
 INLINE void fetch_view(Ahead &ahead, int i, const View &view, int64_t row, int64_t step,
-                       int64_t channel) {
-    if (!view.data || view.channel != 1) return;
-    const int64_t size = view.dtype == FLOAT32 ? 4 : 2;
-    ahead.at[i] = (const char *)view.data + (row * view.row + step * view.step + channel) * size;
-    ahead.stride[i] = view.step * size;
+                       int64_t channel, bool back) {
+    const bool across = view.channel == 1, along = view.step == 1;
+    if (!view.data || !(across || along)) return;
+    const int64_t size = view.dtype == FLOAT32 ? 4 : 2, far = !across && !back ? CHUNK - 1 : 0;
+    const int64_t at = row * view.row + (step + far) * view.step + channel * view.channel;
+    ahead.any = true;
+    ahead.at[i] = (const char *)view.data + at * size;
+    ahead.stride[i] = (across ? view.step : view.channel) * size;
 }
 
 INLINE void fetch(const Ahead &ahead, int64_t step) {
+    if (!ahead.any) return;
 #pragma GCC unroll 4
     for (int v = 0; v < FETCHED; v++)
         __builtin_prefetch(ahead.at[v] + step * ahead.stride[v], 0, 2);  // into the second cache
@@ -230,10 +236,10 @@ static void forward_clip(const ScanArguments &a, const ForwardScratch &s, int64_
                 if (chunk + 1 < chunks) {
                     const int64_t next = clip.first + (back ? begin - CHUNK : begin + CHUNK);
                     const int64_t channel = block.first + i * LANES;
-                    if (way == 0) fetch_view(ahead, 0, a.u, clip.row, next, channel);
-                    if (way == 0) fetch_view(ahead, 1, a.delta, clip.row, next, channel);
-                    if (way == ways - 1) fetch_view(ahead, 2, a.z, clip.row, next, channel);
-                    if (way == ways - 1) fetch_view(ahead, 3, a.y, clip.row, next, channel);
+                    if (way == 0) fetch_view(ahead, 0, a.u, clip.row, next, channel, back);
+                    if (way == 0) fetch_view(ahead, 1, a.delta, clip.row, next, channel, back);
+                    if (way == ways - 1) fetch_view(ahead, 2, a.z, clip.row, next, channel, back);
+                    if (way == ways - 1) fetch_view(ahead, 3, a.y, clip.row, next, channel, back);
                 }
                 scan_chunk(s, A + table, s.h + table, steps, back, dt + own, u + own, y + own,
                            ahead);

@@ -18,8 +18,8 @@ struct BackwardScratch {
     float *slope;                            // the same
     float *gate;                             // rows: steps of a chunk, for each vector
     float *starts;                           // rows: chunks x padded states, for each vector
-    float *states, *decays;                  // rows: (CHUNK + 1) x SEVERAL, CHUNK x SEVERAL
-    float *dB, *dC;                          // rows: CHUNK x SEVERAL, sums over vectors
+    float *held;                             // rows: (CHUNK + 1) x SEVERAL states, SEVERAL decays
+    float *sums;                             // rows: CHUNK x SEVERAL of dB, SEVERAL of dC
     float *B, *C;                            // CHUNK x padded
 
     int64_t at(int i, int64_t begin) const { return (i * kept + (whole ? begin : 0)) * LANES; }
@@ -35,11 +35,11 @@ static int64_t backward_layout(const ScanArguments &a, BackwardScratch *s, float
     const int64_t table = SUBS * s->padded, steps = SUBS * s->kept, chunk = CHUNK * SEVERAL;
     float **const arrays[] = {&s->A,  &s->A_back, &s->dA,  &s->dA_back, &s->g,      &s->dt,
                               &s->u,  &s->dy,     &s->y,   &s->ddt,     &s->ds,     &s->slope,
-                              &s->gate, &s->starts, &s->states, &s->decays, &s->dB, &s->dC};
+                              &s->gate, &s->starts, &s->held, &s->sums};
     const int64_t rows[] = {table, table, table, table, table, steps,
                             steps, steps, steps, steps, steps, steps,
-                            SUBS * CHUNK, table * s->chunks, chunk + SEVERAL, chunk, chunk, chunk};
-    const int64_t floats = place_rows(arrays, rows, 18, at);
+                            SUBS * CHUNK, table * s->chunks, 2 * (chunk + SEVERAL), 2 * chunk};
+    const int64_t floats = place_rows(arrays, rows, 16, at);
     if (at) s->B = at + floats, s->C = at + floats + CHUNK * s->padded;
     return floats + 2 * CHUNK * s->padded;
 }
@@ -58,8 +58,15 @@ INLINE void add_sums(float *to, const float *rows, int64_t count) {
             p[i] = weave_low(p[i], p[i + half]) + weave_high(p[i], p[i + half]);
     float sums[LANES];
     store(sums, p[0]);
-    for (int n = 0; n < count; n++)
-        for (int k = n; k < LANES; k += N) to[n] += sums[k];
+    float total[N];
+    for (int n = 0; n < N; n++) total[n] = 0;
+#pragma GCC unroll 16
+    for (int k = 0; k < LANES; k += N)
+        for (int n = 0; n < N; n++) total[n] += sums[k + n];
+    if (count == N)
+        for (int n = 0; n < N; n++) to[n] += total[n];
+    else
+        for (int n = 0; n < count; n++) to[n] += total[n];
 }
 
 // Rows of the clip that belong to one vector of channels.
@@ -85,22 +92,22 @@ INLINE void pass_through(const float *A, float *h, const Rows &rows, const float
     for (int n = 0; n < N; n++) store(h + n * LANES, state[n]);
 }
 
-// States and decays of a chunk, held; what is read off the states is added to y.
+// States and decays of a chunk, held; what is read off the states is added to y. A step's decays lie
+// behind the states in front of it; the states at the chunk's beginning are `apart` floats apart.
 template <int N>
-INLINE void recompute(const BackwardScratch &s, const float *A, const float *start,
+INLINE void recompute(float *held, const float *A, const float *start, int64_t apart,
                       const Rows &rows, const float *B, const float *C, int64_t padded,
                       int64_t steps, bool back, const Ahead &ahead) {
     Lanes state[N], decay[N];
     for (int n = 0; n < N; n++) {
-        state[n] = load(start + n * LANES), decay[n] = load(A + n * LANES);
-        store(s.states + n * LANES, state[n]);
+        state[n] = load(start + n * apart), decay[n] = load(A + n * LANES);
+        store(held + n * LANES, state[n]);
     }
     const int64_t turn = back ? -1 : 1;
     int64_t i = back ? steps - 1 : 0;
     for (int64_t k = 0; k < steps; k++, i += turn) {
         const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
         const float *b = B + i * padded, *c = C + i * padded;
-        float *held = s.states + (k + 1) * N * LANES, *decays = s.decays + k * N * LANES;
         Lanes out = load(rows.y + i * LANES);
         fetch(ahead, i);
 #pragma GCC unroll 16
@@ -108,16 +115,17 @@ INLINE void recompute(const BackwardScratch &s, const float *A, const float *sta
             const Lanes e = exp2_of(d * decay[n]);
             state[n] = e * state[n] + in * b[n];
             out += state[n] * c[n];
-            store(decays + n * LANES, e);
-            store(held + n * LANES, state[n]);
+            store(held + (N + n) * LANES, e);
+            store(held + (2 * N + n) * LANES, state[n]);
         }
         store(rows.y + i * LANES, out);
+        held += 2 * N * LANES;
     }
 }
 
 // From the chunk's end to its beginning: gradients of N states, and what they pass on.
 template <int N>
-INLINE void turn_back(const BackwardScratch &s, const float *A, float *g, float *dA,
+INLINE void turn_back(const float *held, float *sums, const float *A, float *g, float *dA,
                       const Rows &rows, const float *B, const float *C, int64_t padded,
                       int64_t steps, bool back, const Ahead &ahead) {
     Lanes flow[N], slope[N];
@@ -128,9 +136,9 @@ INLINE void turn_back(const BackwardScratch &s, const float *A, float *g, float 
         const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
         const Lanes out = load(rows.dy + i * LANES);
         const float *b = B + i * padded, *c = C + i * padded;
-        const float *before = s.states + k * N * LANES, *after = before + N * LANES;
-        const float *decays = s.decays + k * N * LANES;
-        float *dB = s.dB + i * N * LANES, *dC = s.dC + i * N * LANES;
+        const float *before = held + k * 2 * N * LANES;
+        const float *decays = before + N * LANES, *after = decays + N * LANES;
+        float *dB = sums + i * 2 * N * LANES, *dC = dB + N * LANES;
         fetch(ahead, i);
         Lanes more = load(rows.ddt + i * LANES), through = load(rows.ds + i * LANES);
 #pragma GCC unroll 16
