@@ -31,6 +31,13 @@ TITLES = {
 OPTIONS = {"hop": "--hop-ms"}
 """How ``melastic sweep`` calls a dial, where it is not by its name."""
 FIXED_COLUMNS = ("asc-aum-columns", "--optim.epochs", "15")
+
+
+def steps_of(tokens: int) -> tuple[str, str]:
+    """Steps of so many tokens: where clips are shorter, they hold as many clips that way."""
+    return "--optim.batch-tokens", str(tokens)
+
+
 LONGER = ("--optim.epochs", "40", "--draws.ramp-epochs", "10")
 
 
@@ -93,11 +100,11 @@ FAMILIES = {
     "columns": Family(
         models={
             "aum-3": FIXED_COLUMNS,
-            "aum-6": (*FIXED_COLUMNS, "--model.patch", "128", "6"),
-            "aum-12": (*FIXED_COLUMNS, "--model.patch", "128", "12"),
-            "aum-20ms": (*FIXED_COLUMNS, "--model.hop-ms", "20"),
-            "aum-30ms": (*FIXED_COLUMNS, "--model.hop-ms", "30"),
-            "aum-40ms": (*FIXED_COLUMNS, "--model.hop-ms", "40"),
+            "aum-6": (*FIXED_COLUMNS, "--model.patch", "128x6", *steps_of(1100)),
+            "aum-12": (*FIXED_COLUMNS, "--model.patch", "128x12", *steps_of(550)),
+            "aum-20ms": (*FIXED_COLUMNS, "--model.hop-ms", "20", *steps_of(1100)),
+            "aum-30ms": (*FIXED_COLUMNS, "--model.hop-ms", "30", *steps_of(735)),
+            "aum-40ms": (*FIXED_COLUMNS, "--model.hop-ms", "40", *steps_of(550)),
             "melastic-ast": ("asc-melastic-columns",),
             "melastic-aum": ("asc-melastic-aum",),
         },
