@@ -96,13 +96,6 @@ def asc_melastic_columns() -> TrainConfig:
             input_size=(128, 102),
             pooling="mean",
         ),
-        draws=Draws(
-            patches=COLUMNS,
-            hops_ms=HOPS_MS,
-            seconds=(0.8, 1.0),
-            keep=(0.7, 1.0),
-            ramp_epochs=8,
-            share=0.7,
-        ),
+        draws=replace(asc_melastic().draws, patches=COLUMNS, ramp_epochs=8),
         optim=replace(base.optim, epochs=30),
     )
