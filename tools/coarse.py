@@ -26,7 +26,7 @@ from melastic.devices import machine
 from melastic.errors import InputError
 from melastic.evaluation.course_plot import Course, Point, plot_courses
 from melastic.training.coarse_to_fine import phases_of
-from melastic.training.compare import read_finished
+from melastic.training.compare import drawn_course, read_finished
 from melastic.training.config import TrainConfig
 from melastic.training.phases import OPERATORS
 
@@ -139,7 +139,7 @@ def keep(run: Path, row: str, seed: int, arguments: argparse.Namespace) -> None:
         words = ["--hop-ms", hop, "--select", finished.config.data.test or "all", "--json"]
         said = json.loads(melastic("evaluate", str(run), str(arguments.manifest), *words))
         full = said["accuracy"]
-    course = finished.course
+    course = drawn_course(finished)
     ends = [0, *(int(switch.epoch) for switch in course.switches), int(course.end.epoch)]
     write_json(
         result(folder(arguments), row, seed),

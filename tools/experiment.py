@@ -27,7 +27,7 @@ def melastic(*words: str) -> str:
 
 def carried_out(run: Path, *words: str) -> Path:
     """A finished run: found, resumed or begun."""
-    if (run / "ledger.png").exists():
+    if (run / "curves.png").exists():
         return run
     if (run / "config.json").exists():
         melastic(words[0], "--resume", str(run))

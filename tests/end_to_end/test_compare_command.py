@@ -70,6 +70,20 @@ def test_runs_are_held_to_the_first_in_a_table_and_a_figure(runs, tmp_path):
     assert len(table) == 1 + len(WAYS)
 
 
+def test_runs_without_held_out_clips_are_compared_on_test_clips(runs, tones, tmp_path):
+    settings = ("--data.manifest", tones, "--optim.epochs", "1", *TINY, "--data.val", "None")
+    melastic("train", "sounds", "--out", tmp_path / "run", *settings, check=0)
+    paths = (tmp_path / "run", runs[0] / "single")
+    done = melastic("compare", *paths, "--out", tmp_path, "--json", check=0)
+    bare, other = json.loads(done.stdout)
+    assert bare["held_out_accuracy"] is None
+    assert 0 <= bare["test_accuracy"] <= 1
+    assert other["held_out_accuracy"] is not None
+    assert is_drawn(tmp_path / "compare.png")
+    table = melastic("compare", *paths, "--out", tmp_path, check=0).stdout
+    assert "None" not in table
+
+
 def test_a_coarse_model_is_read_at_full_resolution_when_told_so(runs, tones):
     coarse = runs[0] / "coarse"
     own, full = (
@@ -89,7 +103,8 @@ def test_what_cannot_be_compared_is_one_line(runs, tones, tmp_path):
     folder, _ = runs
     settings = ("--data.manifest", tones, "--optim.epochs", "1", *TINY)
     bare = tmp_path / "bare"
-    melastic("train", "sounds", "--out", bare, *settings, "--data.val", "None", check=0)
+    none = ("--data.val", "None", "--data.test", "None")
+    melastic("train", "sounds", "--out", bare, *settings, *none, check=0)
     (tmp_path / "stopped").mkdir()
     config = (folder / "phased" / "config.json").read_text()
     (tmp_path / "stopped" / "config.json").write_text(config)
@@ -97,7 +112,7 @@ def test_what_cannot_be_compared_is_one_line(runs, tones, tmp_path):
         (): "name the folders",
         (tmp_path / "nowhere",): "holds no run",
         (folder / "single", tmp_path / "stopped"): "0 of 3 epochs of phase-1 are done",
-        (bare,): "none were held out",
+        (bare,): "it has neither",
     }
     for words, hint in wrong.items():
         done = melastic("compare", *words, "--out", tmp_path / "out")
@@ -116,11 +131,14 @@ def test_help_names_the_presets_and_the_automatic_choice():
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
     """The tool that makes docs/coarse, with a folder of its own."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    experiment = importlib.import_module("experiment")
     spec = importlib.util.spec_from_file_location("coarse", ROOT / "tools" / "coarse.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "DOCS", tmp_path / "docs")
-    monkeypatch.setattr(module, "melastic", lambda *w: melastic(*w, check=0).stdout)
+    for part in (module, experiment):
+        monkeypatch.setattr(part, "melastic", lambda *w: melastic(*w, check=0).stdout)
     return module
 
 
@@ -144,7 +162,8 @@ def test_the_tables_of_phases_are_made_in_several_sittings(tool, monkeypatch, tm
     for name in ("tiny.png", "tiny-controls.png"):
         assert is_drawn(tmp_path / "docs" / "coarse" / name)
         assert f"({name})" in page
-    monkeypatch.setattr(tool, "melastic", None)
+    for module in (tool, sys.modules["experiment"]):
+        monkeypatch.setattr(module, "melastic", None)
     assert run("--only", "single", "2-phase-hop", "--seeds", "0") == page, "nothing is made again"
     (tmp_path / "docs" / "coarse" / "tiny" / "2-phase-hop-0.json").unlink()
     by_hand = str(tmp_path / "runs" / "2-phase-hop-0")

@@ -15,6 +15,7 @@ from melastic.progress import note
 from melastic.training.compare import (
     Compared,
     Finished,
+    drawn_course,
     other_clips,
     read_finished,
     write_compared,
@@ -48,7 +49,7 @@ def compare(arguments: Sequence[str], prog: str) -> int:
         runs[name if name not in runs else str(path)] = read_finished(path)
     rows = compare_runs(runs)
     write_compared(rows, args.out / TABLE)
-    plot_courses({name: run.course for name, run in runs.items()}, args.out / FIGURE)
+    plot_courses({name: drawn_course(run) for name, run in runs.items()}, args.out / FIGURE)
     for name in other_clips(runs):
         note(f"{name}: its clips are chosen otherwise than those of {rows[0].run}")
     if args.json:
@@ -68,8 +69,8 @@ def _print_rows(rows: Sequence[Compared]) -> None:
                 row.run,
                 row.phases or "one",
                 row.epochs,
-                f"{100 * row.held_out_accuracy:.2f} %",
-                "" if row.test_accuracy is None else f"{100 * row.test_accuracy:.2f} %",
+                _percent(row.held_out_accuracy),
+                _percent(row.test_accuracy),
                 macs_text(row.train_gmacs),
                 f"{100 * row.saved_gmacs:.1f} %" if number else "",
                 f"{row.seconds:.1f}",
@@ -78,3 +79,8 @@ def _print_rows(rows: Sequence[Compared]) -> None:
             for number, row in enumerate(rows)
         ],
     )
+
+
+def _percent(accuracy: float | None) -> str:
+    """An accuracy for people."""
+    return "" if accuracy is None else f"{100 * accuracy:.2f} %"

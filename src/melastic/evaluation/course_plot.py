@@ -30,7 +30,7 @@ class Point(NamedTuple):
     seconds: float
     """Time of training until then (s), without evaluation."""
     accuracy: float | None = None
-    """On the held-out clips."""
+    """On the held-out clips; of the end on the test clips, where none were held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,8 @@ def plot_courses(courses: Mapping[str, Course], path: Path) -> None:
                     _mark(axes, course, along)
             axes.set_xlabel(text)
             axes.set_xlim(left=0)
+        alone = all(len(course.points) == 1 for course in courses.values())
+        left.set_ylabel("accuracy (%)" if alone else "held-out accuracy (%)", color=INK)
         _accuracies(left, [p for course in courses.values() for p in course.points])
         if len(courses) > 1:
             handles = left.get_lines()[1::2]  # of the two of each run, that with a filled mark
@@ -157,7 +159,6 @@ def _accuracies(axes: Any, points: Sequence[Point]) -> None:
     axes.yaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low <= tick <= high]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel("held-out accuracy (%)", color=INK)
 
 
 def _halvings(score: Any) -> Any:

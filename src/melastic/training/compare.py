@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ class Compared:
     """As on the command line; empty: one phase."""
     epochs: int
     """Of all phases."""
-    held_out_accuracy: float
-    """Best of the last phase."""
+    held_out_accuracy: float | None
+    """Best of the last phase; None: no clips were held out."""
     test_accuracy: float | None
     """None: no clips to test on."""
     train_gmacs: float
@@ -44,7 +44,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished run as it was recorded."""
+    """A finished run as it was recorded; its course has no points where no clips were held out."""
 
     config: TrainConfig
     course: Course
@@ -58,7 +58,7 @@ def read_finished(folder: Path) -> Finished:
         folder: of the run.
 
     Raises:
-        InputError: if there is none, it has not ended, or no clips were held out.
+        InputError: if there is none, it has not ended, or it has neither held-out nor test clips.
     """
     config = read_run_config(folder)
     phases = []
@@ -76,12 +76,12 @@ def read_finished(folder: Path) -> Finished:
             f"{folder}: runs are compared by their ledgers, this one has none (it was trained by "
             "an earlier version); train it again"
         )
-    if not course.points:
+    tests = [row["test"]["accuracy"] for row in read_metrics(folder) if "test" in row]
+    if not course.points and not tests:
         raise InputError(
-            f"{folder}: runs are compared on held-out clips, none were held out; train with "
+            f"{folder}: runs are compared on held-out or test clips, it has neither; train with "
             "--data.val-share 0.1"
         )
-    tests = [row["test"]["accuracy"] for row in read_metrics(folder) if "test" in row]
     return Finished(config, course, tests[-1] if tests else None)
 
 
@@ -102,7 +102,7 @@ def compare(runs: dict[str, Finished]) -> list[Compared]:
                 run=name,
                 phases=" ".join(map(phase_text, run.config.phases)),
                 epochs=end.epoch,
-                held_out_accuracy=max(held),
+                held_out_accuracy=max(held, default=None),
                 test_accuracy=run.test_accuracy,
                 train_gmacs=end.gmacs,
                 seconds=end.seconds,
@@ -111,6 +111,17 @@ def compare(runs: dict[str, Finished]) -> list[Compared]:
             )
         )
     return rows
+
+
+def drawn_course(run: Finished) -> Course:
+    """The course of a run, which ends at its test clips where it has no others.
+
+    Args:
+        run: that has ended.
+    """
+    if run.course.points:
+        return run.course
+    return replace(run.course, points=(run.course.end._replace(accuracy=run.test_accuracy),))
 
 
 def write_compared(rows: Sequence[Compared], path: Path) -> None:
