@@ -1,8 +1,8 @@
 """ESC-50: environmental sounds, 50 classes, five official folds."""
 
 from melastic.frontend.augment import Augmentation
-from melastic.patches.view import View
 from melastic.training.config import DataConfig, ModelChoice, OptimConfig, TrainConfig
+from melastic.training.curriculum import Draws
 
 
 def esc50() -> TrainConfig:
@@ -18,7 +18,7 @@ def esc50() -> TrainConfig:
         model=ModelChoice.of(
             "ast-tiny", depth=4, num_heads=6, patch=(128, 8), input_size=(128, 504), pooling="mean"
         ),
-        view=View(keep=0.75),
+        draws=Draws(keep=(0.75, 0.75)),
         augment=Augmentation(
             mixup=0.6,
             mixup_beta=0.5,
@@ -35,7 +35,7 @@ def esc50() -> TrainConfig:
             time_masks=2,
             time_mask_share=0.1,
         ),
-        optim=OptimConfig(lr=1.5e-3, epochs=170, batch_tokens=1500, weight_decay=0.1),
+        optim=OptimConfig(lr=1.5e-3, epochs=170, batch_tokens=2000, weight_decay=0.1),
     )
 
 
@@ -46,7 +46,7 @@ def esc10() -> TrainConfig:
         name="esc10",
         data=DataConfig(train="esc10=1&fold!=1", test="esc10=1&fold=1"),
         model=base.model,
-        view=base.view,
+        draws=base.draws,
         augment=base.augment,
         optim=base.optim,
     )
