@@ -42,8 +42,8 @@ SOURCES = {
     ),
     "keywords-ar": Source(
         summary="40 Arabic keywords in clips of one second, official speaker-disjoint split; "
-        "Audio Mamba, at patches of 20 to 120 ms and frame shifts of 10 to 40 ms, with their "
-        "measured prices: `melastic classify keywords-ar --gmacs 0.03 CLIP` picks one.",
+        "Audio Mamba, at patches of 20 to 120 ms and frame shifts of 10 to 40 ms, with the "
+        "measured prices of 24 views: `melastic classify keywords-ar --gmacs 0.03 CLIP` picks one.",
         data="Arabic Speech Commands v1 (A. Ghandoura, F. Hjabo, O. Al Dakkak, 2021, "
         "https://github.com/abdulkaderghandoura/arabic-speech-commands-dataset), CC BY 4.0",
         licence="cc-by-4.0",

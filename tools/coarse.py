@@ -76,7 +76,7 @@ def measure(row: str, seed: int, arguments: argparse.Namespace) -> None:
     """Train one row, unless that is done, and note what it reached and cost."""
     if result(folder(arguments), row, seed).exists():
         return
-    run = arguments.runs / f"{row}-{seed}"
+    run = arguments.runs / arguments.name / f"{row}-{seed}"
     carried_out(run, "train", arguments.recipe, *settings_of(row, seed, arguments))
     keep(run, row, seed, arguments)
 
@@ -151,6 +151,7 @@ def keep(run: Path, row: str, seed: int, arguments: argparse.Namespace) -> None:
             "seconds": course.end.seconds,
             "machine": machine(),
             "course": asdict(course),
+            "held_out": bool(finished.course.points),
         },
     )
 
@@ -243,8 +244,10 @@ def write(arguments: argparse.Namespace) -> None:
         courses = {row: course_of(found) for row, found in firsts.items() if found}
         if len(courses) > 1 and (not suffix or set(courses) & set(CONTROLS)):
             name = f"{kept.name}{suffix}.png"
-            plot_courses(courses, kept.parent / name)
-            figures += ["", f"![{title}: held-out accuracy against cost]({name})"]
+            held_out = all(found.get("held_out", True) for found in firsts.values() if found)
+            of = "held-out accuracy" if held_out else "test accuracy"
+            plot_courses(courses, kept.parent / name, of=of)
+            figures += ["", f"![{title}: {of} against cost]({name})"]
     lines = [
         "# From coarse to fine",
         "",

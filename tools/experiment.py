@@ -70,8 +70,13 @@ def text(values: Sequence[float], places: int = 1) -> str:
 
 
 def averaged(runs: Sequence[Sequence[Row]]) -> list[Row]:
-    """Rows whose accuracy is the mean over seeds or folds."""
+    """Rows whose accuracy and cost are means over seeds or folds."""
     return [
-        replace(rows[0], accuracy=mean(row.accuracy for row in rows))
+        replace(
+            rows[0],
+            accuracy=mean(row.accuracy for row in rows),
+            tokens_per_clip=mean(row.tokens_per_clip for row in rows),
+            gmacs_per_clip=mean(row.gmacs_per_clip for row in rows),
+        )
         for rows in zip(*runs, strict=True)
     ]

@@ -140,7 +140,7 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
     missing = [dial for dial in models.dials if not result(kept, name, dial, seed).exists()]
     if not missing:
         return
-    run = arguments.runs / f"{name}-{seed}"
+    run = runs_of(arguments) / f"{name}-{seed}"
     manifest, rule = str(arguments.manifest), arguments.select
     settings = ["--data.manifest", manifest, *splits(rule), "--run.seed", str(seed)]
     settings += ["--run.evaluate-every", "10"]
@@ -149,7 +149,7 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
     else:
         start, (recipe, *own) = models.started[name]
         measure(start, seed, arguments)
-        trained = str(arguments.runs / f"{start}-{seed}")
+        trained = str(runs_of(arguments) / f"{start}-{seed}")
         carried_out(run, "train", recipe, *settings, *own, "--init", trained)
     for dial in missing:
         out = run / f"sweep-{dial}"
@@ -157,6 +157,11 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
         option = OPTIONS.get(dial, f"--{dial}")
         melastic("sweep", str(run), manifest, option, *models.dials[dial], *chosen)
         result(kept, name, dial, seed).write_bytes((out / "sweep.csv").read_bytes())
+
+
+def runs_of(arguments: argparse.Namespace) -> Path:
+    """Where the runs of an experiment are."""
+    return Path(arguments.runs) / str(arguments.name)
 
 
 def folder(arguments: argparse.Namespace) -> Path:
@@ -254,7 +259,7 @@ def write(arguments: argparse.Namespace) -> None:
     """Write ``docs/flexible/NAME.md`` and its figures from what is measured."""
     kept = folder(arguments)
     lines = [
-        "# One model for many patch sizes and frame shifts",
+        "# One model for many patch sizes, frame shifts and other dials",
         "",
         "```",
         *commands(arguments, kept),
@@ -290,7 +295,10 @@ def main() -> None:
     if unknown := [name for name in wanted if name not in names]:
         raise SystemExit(f"no model {unknown[0]!r} among {', '.join(names)}")
     try:
-        begin(folder(arguments), {"select": arguments.select, "settings": arguments.settings})
+        said = {"select": arguments.select, "settings": arguments.settings}
+        if arguments.family != "squares":
+            said["family"] = arguments.family
+        begin(folder(arguments), said)
     except InputError as error:
         raise SystemExit(str(error)) from None
     with ThreadPoolExecutor(arguments.jobs) as pool:

@@ -16,7 +16,6 @@ from experiment import DOCS, averaged, begin, carried_out, melastic, text
 from melastic.errors import InputError
 from melastic.evaluation.sweep_plot import plot_sweep
 from melastic.evaluation.sweep_rows import Row, read_rows
-from melastic.patches.view import View
 
 FOLDER = DOCS / "lengths"
 WHOLE = "all"
@@ -28,10 +27,10 @@ def measure(trained: str, fold: int, arguments: argparse.Namespace) -> None:
     kept = FOLDER / arguments.recipe / f"{trained}-{fold}.csv"
     if kept.exists():
         return
-    run = arguments.runs / f"{trained}-{fold}"
+    run = arguments.runs / arguments.recipe / f"{trained}-{fold}"
     column, manifest = arguments.column, str(arguments.manifest)
     words = ["--data.manifest", manifest, "--data.test", f"{column}={fold}"]
-    words += ["--data.train", f"{column}!={fold}", *arguments.settings]
+    words += ["--data.train", f"{column}!={fold}", "--data.val", "None", *arguments.settings]
     words += [] if trained == WHOLE else ["--view.seconds", trained]
     carried_out(run, "train", arguments.recipe, *words)
     out = run / "sweep"
@@ -50,8 +49,11 @@ def write(arguments: argparse.Namespace) -> None:
     """Write ``docs/lengths/RECIPE.md`` and its figure from what is measured."""
     name, lengths = arguments.recipe, arguments.tested
     command = f"python tools/lengths.py {name} {arguments.manifest.name}"
-    command += f" --column {arguments.column} --folds {' '.join(map(str, arguments.folds))}"
-    command += f" --trained {' '.join(arguments.trained)} --tested {' '.join(lengths)}"
+    kept = sorted((FOLDER / name).glob("*-[0-9]*.csv"))
+    trained_on, folds = ([path.stem.rsplit("-", 1)[i] for path in kept] for i in (0, 1))
+    lessons = sorted(set(trained_on), key=lambda length: (length == WHOLE, length))
+    command += f" --column {arguments.column} --folds {' '.join(sorted(set(folds)))}"
+    command += f" --trained {' '.join(lessons)} --tested {' '.join(lengths)}"
     command += " ".join(["", "--settings", *arguments.settings]) if arguments.settings else ""
     lines = [
         "# Whole recordings beside stretches of one length",
@@ -64,7 +66,7 @@ def write(arguments: argparse.Namespace) -> None:
         "| trained on | " + " | ".join(lengths) + " |",
         "|" + "---|" * (len(lengths) + 1),
     ]
-    found = {trained: tested(trained, arguments) for trained in arguments.trained}
+    found = {trained: tested(trained, arguments) for trained in lessons}
     for trained, folds in found.items():
         columns = zip(*folds, strict=True)
         cells = [text([100 * row.accuracy for row in column]) for column in columns]
@@ -75,7 +77,9 @@ def write(arguments: argparse.Namespace) -> None:
             for trained, folds in found.items()
             if folds and trained != WHOLE
         }
-        plot_sweep(averaged(found[WHOLE]), FOLDER / f"{name}.png", own=View(), baselines=others)
+        rows = averaged(found[WHOLE])
+        own = next((row.view for row in rows if row.seconds is None), rows[-1].view)
+        plot_sweep(rows, FOLDER / f"{name}.png", own=own, baselines=others)
         lines += ["", f"![Accuracy against length]({name}.png)"]
     (FOLDER / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

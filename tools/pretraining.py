@@ -61,7 +61,7 @@ def pretrained(start: str, arguments: argparse.Namespace) -> Path:
 
 def read_costs(run: Path) -> dict[str, float] | None:
     """What a finished run has cost; None: it has not ended."""
-    if not (run / "ledger.png").exists():
+    if not (run / "curves.png").exists():
         return None
     end = read_finished(run).course.end
     return {"train_gmacs": end.gmacs, "seconds": end.seconds}

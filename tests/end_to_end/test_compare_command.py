@@ -166,7 +166,7 @@ def test_the_tables_of_phases_are_made_in_several_sittings(tool, monkeypatch, tm
         monkeypatch.setattr(module, "melastic", None)
     assert run("--only", "single", "2-phase-hop", "--seeds", "0") == page, "nothing is made again"
     (tmp_path / "docs" / "coarse" / "tiny" / "2-phase-hop-0.json").unlink()
-    by_hand = str(tmp_path / "runs" / "2-phase-hop-0")
+    by_hand = str(tmp_path / "runs" / "tiny" / "2-phase-hop-0")
     assert run("--only", "--take", by_hand, "2-phase-hop", "0") == page
     for row, seed, hint in (
         ("2-phase-max", "0", "is"),

@@ -49,7 +49,10 @@ def compare(arguments: Sequence[str], prog: str) -> int:
         runs[name if name not in runs else str(path)] = read_finished(path)
     rows = compare_runs(runs)
     write_compared(rows, args.out / TABLE)
-    plot_courses({name: drawn_course(run) for name, run in runs.items()}, args.out / FIGURE)
+    courses = {name: drawn_course(run) for name, run in runs.items()}
+    held_out = all(run.course.points for run in runs.values())
+    of = "held-out accuracy" if held_out else "accuracy, held out or tested"
+    plot_courses(courses, args.out / FIGURE, of=of)
     for name in other_clips(runs):
         note(f"{name}: its clips are chosen otherwise than those of {rows[0].run}")
     if args.json:

@@ -56,12 +56,15 @@ def plot_ledger(course: Course, path: Path) -> None:
         plot_courses({"": course}, path)
 
 
-def plot_courses(courses: Mapping[str, Course], path: Path) -> None:
+def plot_courses(
+    courses: Mapping[str, Course], path: Path, *, of: str = "held-out accuracy"
+) -> None:
     """Runs side by side, on an axis whose steps are halved errors.
 
     Args:
         courses: by the names of the runs; a single nameless one has its switches as lines.
         path: the PNG.
+        of: what accuracy is measured on.
     """
     import matplotlib as mpl
 
@@ -85,8 +88,7 @@ def plot_courses(courses: Mapping[str, Course], path: Path) -> None:
                     _mark(axes, course, along)
             axes.set_xlabel(text)
             axes.set_xlim(left=0)
-        alone = all(len(course.points) == 1 for course in courses.values())
-        left.set_ylabel("accuracy (%)" if alone else "held-out accuracy (%)", color=INK)
+        left.set_ylabel(f"{of} (%)", color=INK)
         _accuracies(left, [p for course in courses.values() for p in course.points])
         if len(courses) > 1:
             handles = left.get_lines()[1::2]  # of the two of each run, that with a filled mark

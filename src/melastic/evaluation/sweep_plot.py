@@ -250,8 +250,3 @@ def _points(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
 def _colours(count: int) -> list[str]:
     """A colour for each baseline."""
     return [FIXED[k % len(FIXED)] for k in range(count)]
-
-
-def _short(name: str, most: int = 24) -> str:
-    """A name that leaves room for others."""
-    return name if len(name) <= most else name[: most - 1] + "\u2026"

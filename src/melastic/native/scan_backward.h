@@ -69,7 +69,8 @@ INLINE Start start_at(const ScanArguments &a, const BackwardScratch &s, const Wa
     return {s.starts + (i * s.chunks + k) * s.padded * LANES, LANES};
 }
 
-// What is read of the chunk after chunk k, and written of this one: fetched once, in passing.
+// What is read of the chunk after chunk k, and written of this one: fetched once, in passing, the
+// states that the next one begins with beside the latter.
 INLINE Ahead inputs_ahead(const ScanArguments &a, const BackwardScratch &s, const Way &way,
                           int64_t channel, int64_t k, int64_t n) {
     Ahead ahead;

@@ -13,8 +13,9 @@ const int MANY = 16;  // states whose decays are computed side by side
 const int MANY = 4;
 #endif
 
-// What the next chunk reads and writes, one address a step for each view, fetched while computing:
-// steps lie pages apart, beyond the reach of the processor's own guesses.
+// What the next chunk reads and writes, fetched while computing, one address a step for each view:
+// that of a step, or of a channel where its steps lie side by side. These lie pages apart, beyond the
+// reach of the processor's own guesses.
 const int FETCHED = 4;
 struct Ahead {
     bool any;
@@ -194,7 +195,7 @@ INLINE void end_state(const ScanArguments &a, const ForwardScratch &s, int64_t c
 }
 
 // The states in front of a chunk that is not its clip's first, as a view "0 state channel".
-// Channels lie in blocks of TOGETHER, so that a vector's states are one piece. A clip that begins at
+// Channels lie in blocks of TOGETHER, so that a vector of 16 channels has its states in one piece. A clip that begins at
 // step s has its states from place s / CHUNK on, where no other clip has any.
 INLINE View start_of(const ScanArguments &a, Stretch clip, int way, int64_t chunk, Block sub) {
     const int64_t first = clip.row * a.clips.length + clip.first;
