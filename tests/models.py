@@ -28,7 +28,7 @@ def small(pooling="mean", patch=((16, 16), (16, 16)), positions="learned", **ove
     return melastic.create_model("ast-tiny", num_classes=5, **settings)
 
 
-def mamba(variant="fo-bi", **overrides):
+def mamba(variant="fo-bi", preset="aum-tiny", **overrides):
     settings = {
         "dim": 24,
         "depth": 2,
@@ -37,7 +37,7 @@ def mamba(variant="fo-bi", **overrides):
         "input_size": (MELS, 60),
         **overrides,
     }
-    return melastic.create_model("aum-tiny", num_classes=5, **settings)
+    return melastic.create_model(preset, num_classes=5, **settings)
 
 
 def windows(pooling="token-semantic", **overrides):
@@ -73,6 +73,8 @@ def every_model():
     for patch, stride in PATCHES[1:]:
         parts = {"patch": patch, "stride": stride, "positions": "factorised", "reading": "place"}
         yield f"fo-bi-{patch[0]}x{patch[1]}", lambda parts=parts: mamba(**parts)
+    for family in ("flexiaum", "elasticaum", "melasticaum"):
+        yield family, lambda preset=f"{family}-nano": mamba(preset=preset)
     for pooling, patch in itertools.product(("token-semantic", "mean"), ((4, 4), (8, 2))):
         parts = {"pooling": pooling, "patch": patch}
         yield f"windows-{pooling}-{patch[0]}x{patch[1]}", lambda parts=parts: windows(**parts)

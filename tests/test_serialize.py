@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from melastic.config import ModelConfig
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation
+from melastic.patches.view import View
 from melastic.presets import list_models
 from melastic.recipes import RECIPES, load_recipe
 from melastic.serialize import from_json, to_json
@@ -22,6 +23,11 @@ def test_a_recipe_survives_json(name):
     again = from_json(type(recipe), json.loads(text))
     assert again == recipe
     assert json.dumps(to_json(again)) == text
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_tests_its_model_on_whole_clips(name):
+    assert load_recipe(name).view == View()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,12 +1,14 @@
 """Run the command line as a user does, in this process."""
 
 import contextlib
+import importlib
 import io
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
 from melastic.cli import main
+from tests.conftest import ROOT
 
 TINY = [
     *("--model.preset", "ast-nano", "--model.depth", "1", "--model.dim", "32"),
@@ -33,3 +35,13 @@ def melastic(*words, cwd=None, check=None):
     if check is not None:
         assert code == check, f"{words}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def tool_of(name, folder, path, monkeypatch):
+    """One of ``tools/``, whose commands run in this process and whose ``folder`` is another."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool, experiment = (importlib.import_module(module) for module in (name, "experiment"))
+    monkeypatch.setattr(tool, folder, path)
+    for module in (tool, experiment):
+        monkeypatch.setattr(module, "melastic", lambda *words: melastic(*words, check=0).stdout)
+    return tool

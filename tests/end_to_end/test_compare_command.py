@@ -1,13 +1,11 @@
 import csv
-import importlib.util
 import json
 import sys
 from functools import partial
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.end_to_end.shell import TINY, melastic
+from tests.end_to_end.shell import TINY, melastic, tool_of
 from tests.evaluation.test_plots import is_drawn
 
 WAYS = {
@@ -131,15 +129,7 @@ def test_help_names_the_presets_and_the_automatic_choice():
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
     """The tool that makes docs/coarse, with a folder of its own."""
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    experiment = importlib.import_module("experiment")
-    spec = importlib.util.spec_from_file_location("coarse", ROOT / "tools" / "coarse.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "DOCS", tmp_path / "docs")
-    for part in (module, experiment):
-        monkeypatch.setattr(part, "melastic", lambda *w: melastic(*w, check=0).stdout)
-    return module
+    return tool_of("coarse", "DOCS", tmp_path / "docs", monkeypatch)
 
 
 def told(tool, monkeypatch, tmp_path, tones, *words):

@@ -63,7 +63,7 @@ INLINE void add_sums(float *to, const float *rows, int64_t count) {
 #pragma GCC unroll 16
     for (int k = 0; k < LANES; k += N)
         for (int n = 0; n < N; n++) total[n] += sums[k + n];
-    if (count == N)
+    if (count == N)  // nearly always: as one vector
         for (int n = 0; n < N; n++) to[n] += total[n];
     else
         for (int n = 0; n < count; n++) to[n] += total[n];

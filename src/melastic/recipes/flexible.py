@@ -88,14 +88,6 @@ def asc_melastic_columns() -> TrainConfig:
     return replace(
         base,
         name="asc-melastic-columns",
-        model=ModelChoice.of(
-            "melastic-tiny",
-            depth=4,
-            num_heads=6,
-            patch=(128, 3),
-            input_size=(128, 102),
-            pooling="mean",
-        ),
         draws=replace(asc_melastic().draws, patches=COLUMNS, ramp_epochs=8),
         optim=replace(base.optim, epochs=30),
     )
