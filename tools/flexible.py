@@ -9,17 +9,17 @@ training belong to the name: with others it is refused.
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from experiment import DOCS, averaged, begin, carried_out, melastic, splits, text
+from families import FAMILIES, Family
 
 from melastic.errors import InputError
 from melastic.evaluation.sweep_plot import plot_sweep
 from melastic.evaluation.sweep_rows import Row, read_rows
-from melastic.patches.view import View, size_text
+from melastic.patches.view import size_text
+from melastic.training.run_folder import read_run_config
 
-HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
 TITLES = {
     "patch": "Patch sizes (mel bins x frames, one number for a square; frame shift of the model)",
     "hop": "Frame shifts (ms; patch size of the model)",
@@ -30,102 +30,6 @@ TITLES = {
 """What each dial turns; the rest is the model's own."""
 OPTIONS = {"hop": "--hop-ms"}
 """How ``melastic sweep`` calls a dial, where it is not by its name."""
-FIXED_COLUMNS = ("asc-aum-columns", "--optim.epochs", "15")
-
-
-def steps_of(tokens: int) -> tuple[str, str]:
-    """Steps of so many tokens: where clips are shorter, they hold as many clips that way."""
-    return "--optim.batch-tokens", str(tokens)
-
-
-LONGER = ("--optim.epochs", "40", "--draws.ramp-epochs", "10")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """Models that are compared with each other, and where they are read."""
-
-    models: dict[str, tuple[str, ...]]
-    """What is trained, as ``melastic train`` takes it; the first is a fixed model that sees a clip
-    as the flexible ones do unless told otherwise."""
-    started: dict[str, tuple[str, tuple[str, ...]]]
-    """The same from trained models, 40 further epochs: which model, and what is trained."""
-    dials: dict[str, tuple[str, ...]]
-    """Values at which all models are read, each as ``melastic sweep`` takes it."""
-    own: View
-    """How the flexible models see a clip unless told otherwise."""
-    whole: tuple[str, ...]
-    """Models with all dials: the last that is there is drawn."""
-    dashed: dict[str, tuple[str, ...]]
-    """Models that are drawn beside it, by dial."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every model."""
-        return (*self.models, *self.started)
-
-
-FAMILIES = {
-    "squares": Family(
-        models={
-            "ast-16": ("asc-ast",),
-            "ast-8": ("asc-ast", "--model.patch", "8"),
-            "ast-32": ("asc-ast", "--model.patch", "32"),
-            "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
-            "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
-            "ast-40ms": ("asc-ast", "--model.hop-ms", "40"),
-            "flexiast": ("asc-flexiast",),
-            "elasticast": ("asc-elasticast",),
-            "melastic": (
-                *("asc-melastic", "--model.pooling", "attention"),
-                *("--optim.epochs", "80", "--draws.ramp-epochs", "20"),
-            ),
-        },
-        started={
-            "flexiast-2": ("ast-16", ("asc-flexiast", *LONGER)),
-            "elasticast-2": ("ast-16", ("asc-elasticast", "--model.pooling", "mean", *LONGER)),
-            "melastic-2": ("flexiast", ("asc-melastic", *LONGER)),
-        },
-        dials={
-            "patch": ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48"),
-            "hop": HOPS,
-        },
-        own=View(patch=16, hop_ms=10.0),
-        whole=("melastic", "melastic-2"),
-        dashed={
-            "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
-            "hop": ("ast-16", "ast-20ms", "ast-40ms", "elasticast", "elasticast-2"),
-        },
-    ),
-    "columns": Family(
-        models={
-            "aum-3": FIXED_COLUMNS,
-            "aum-6": (*FIXED_COLUMNS, "--model.patch", "128x6", *steps_of(1100)),
-            "aum-12": (*FIXED_COLUMNS, "--model.patch", "128x12", *steps_of(550)),
-            "aum-20ms": (*FIXED_COLUMNS, "--model.hop-ms", "20", *steps_of(1100)),
-            "aum-30ms": (*FIXED_COLUMNS, "--model.hop-ms", "30", *steps_of(735)),
-            "aum-40ms": (*FIXED_COLUMNS, "--model.hop-ms", "40", *steps_of(550)),
-            "melastic-ast": ("asc-melastic-columns",),
-            "melastic-aum": ("asc-melastic-aum",),
-        },
-        started={},
-        dials={
-            "patch": tuple(f"128x{frames}" for frames in (2, 3, 4, 5, 6, 8, 10, 12)),
-            "hop": HOPS,
-            "pool": ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4"),
-            "seconds": ("0.3", "0.4", "0.5", "0.6", "0.8", "all"),
-            "keep": ("0.3", "0.5", "0.7", "0.8", "0.9", "1"),
-        },
-        own=View(patch=(128, 3), hop_ms=10.0),
-        whole=("melastic-aum",),
-        dashed={
-            "patch": ("aum-3", "aum-6", "aum-12", "melastic-ast"),
-            "hop": ("aum-3", "aum-20ms", "aum-40ms", "melastic-ast"),
-            **dict.fromkeys(("pool", "seconds", "keep"), ("aum-3", "melastic-ast")),
-        },
-    ),
-}
-"""Patches are squares, as FlexiAST's, or span all mel bins."""
 
 
 def family(arguments: argparse.Namespace) -> Family:
@@ -142,8 +46,8 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
         return
     run = runs_of(arguments) / f"{name}-{seed}"
     manifest, rule = str(arguments.manifest), arguments.select
-    settings = ["--data.manifest", manifest, *splits(rule), "--run.seed", str(seed)]
-    settings += ["--run.evaluate-every", "10"]
+    settings = ["--data.manifest", manifest, "--run.seed", str(seed), "--run.evaluate-every", "10"]
+    settings += splits(rule) if rule else []
     if name in models.models:
         carried_out(run, "train", *models.models[name], *settings, *arguments.settings)
     else:
@@ -153,7 +57,8 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
         carried_out(run, "train", recipe, *settings, *own, "--init", trained)
     for dial in missing:
         out = run / f"sweep-{dial}"
-        chosen = ["--select", f"{rule}split=test", "--out", str(out)]
+        tested = read_run_config(run).data.test or "all"
+        chosen = ["--select", tested, "--out", str(out)]
         option = OPTIONS.get(dial, f"--{dial}")
         melastic("sweep", str(run), manifest, option, *models.dials[dial], *chosen)
         result(kept, name, dial, seed).write_bytes((out / "sweep.csv").read_bytes())

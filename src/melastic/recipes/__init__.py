@@ -28,6 +28,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "fsdd-aum": mamba.fsdd_aum,
     "esc50": esc50.esc50,
     "esc50-aum": mamba.esc50_aum,
+    "esc50-melastic": flexible.esc50_melastic,
     "esc10": esc50.esc10,
 }
 """Every recipe by its name."""

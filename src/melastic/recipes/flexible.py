@@ -1,12 +1,13 @@
-"""Models that stretch, on Arabic Speech Commands: one patch size beside many, one hop beside many.
+"""Models that stretch: one patch size beside many, one hop beside many.
 
-Patches are square here, so that their size can vary along both axes. Positions start as sines and
-cosines, without which such a model learns many times slower. The ten-word part:
+Patches of the first are square, so that their size can vary along both axes. Positions of keywords
+start as sines and cosines, without which such a model learns many times slower. The ten-word part:
 ``--data.train "asc10=1&split=train"`` and its like.
 """
 
 from dataclasses import replace
 
+from melastic.recipes.esc50 import esc50
 from melastic.recipes.keywords import asc
 from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
 from melastic.training.curriculum import Draws
@@ -16,6 +17,8 @@ PATCHES = (8, 10, 12, 16, 20, *2 * (24, 30, 32, 40, 48))
 learn, come twice as often."""
 COLUMNS = tuple((128, frames) for frames in (2, 3, 4, 5, 6, 8, 10, 12))
 """Patches that span all mel bins, of 20 to 120 ms."""
+LONG_COLUMNS = tuple((128, frames) for frames in (4, 6, 8, 10, 12, 16, 20, 24))
+"""The same for sounds of several seconds, of 40 to 240 ms."""
 HOPS_MS = tuple(10.0 + 2 * i for i in range(16))
 """ElasticAST's frame shifts: q = 1, 1.2, …, 4 times 10 ms."""
 
@@ -90,4 +93,21 @@ def asc_melastic_columns() -> TrainConfig:
         name="asc-melastic-columns",
         draws=replace(asc_melastic().draws, patches=COLUMNS, ramp_epochs=8),
         optim=replace(base.optim, epochs=30),
+    )
+
+
+def esc50_melastic() -> TrainConfig:
+    """ESC-50 with every dial at once, fold 1 for testing: patches that span all mel bins."""
+    base = esc50()
+    return replace(
+        base,
+        name="esc50-melastic",
+        draws=Draws(
+            patches=LONG_COLUMNS,
+            hops_ms=HOPS_MS,
+            seconds=(1.0, 5.0),
+            keep=(0.5, 1.0),
+            ramp_epochs=30,
+            share=0.7,
+        ),
     )
