@@ -193,7 +193,7 @@ class Classifier(nn.Module):
             values = [hidden.put(v, run) for v, run in zip(values, runs, strict=True)]
         if self.positions is not None:
             values = [
-                tokens + self.positions(place).flatten(0, 1).to(tokens.dtype)
+                tokens + self.positions(place).flatten(0, 1)
                 for (place, _), tokens in zip(groups, values, strict=True)
             ]
         grids = (places[i].grid for i in order)
@@ -285,7 +285,8 @@ class Classifier(nn.Module):
         frontend = self.config.frontend
         waveform, named = samples_of(path_or_waveform, frontend.sample_rate)
         try:
-            return spectrogram_of(waveform.to(self.patch_embed.bias), frontend, hop_ms=hop_ms)
+            waveform = waveform.to(self.patch_embed.bias.device)
+            return spectrogram_of(waveform, frontend, hop_ms=hop_ms).to(self.patch_embed.bias)
         except InputError as error:
             raise InputError(f"{named}: {error}") from None
 

@@ -23,7 +23,8 @@ def checked(spectrograms: Spectrograms, num_mels: int) -> list[Float[Tensor, "fr
         num_mels: mel bins that each must have.
 
     Raises:
-        InputError: if there are none, or one has another shape or is not finite.
+        InputError: if there are none, or one has another shape or, on a CPU, is not finite: a
+            device would have to be waited for.
     """
     clips = list(spectrograms)
     if not clips:
@@ -34,11 +35,19 @@ def checked(spectrograms: Spectrograms, num_mels: int) -> list[Float[Tensor, "fr
                 f"spectrogram {i} must have the shape ({num_mels} mel bins, frames), got "
                 f"{tuple(clip.shape)}; use melastic.log_mel or model.spectrogram"
             )
-        if clip.device.type == "cpu" and not torch.isfinite(clip.sum()):
+        if not _finite(clip):
             raise InputError(
                 f"spectrogram {i} must be finite, found NaN or infinity; check the audio"
             )
     return clips
+
+
+def _finite(clip: Float[Tensor, "freq time"]) -> bool:
+    """Whether a clip can be used, as far as that can be told without waiting."""
+    if clip.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    total = clip.sum(dtype=torch.promote_types(clip.dtype, torch.float32))
+    return bool(torch.isfinite(total))
 
 
 def one_hop_each(hop_ms: Hops, clips: int, own_ms: float) -> list[float]:

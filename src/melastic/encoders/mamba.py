@@ -297,6 +297,7 @@ class Mamba(nn.Module):
             state = x.new_zeros(config.width, config.state)
             carried = [Carried(inputs, state)] * config.depth
         more, behind = None, []
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         for block, decays, left in zip(self.blocks, self.decays(), carried, strict=True):
             x, normed = cast(Block, block).norm(x, more)
             more, left = cast(Block, block).mixer.advance(normed, left, decays)

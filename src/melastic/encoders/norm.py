@@ -28,6 +28,8 @@ class AddNorm(nn.Module):
     ) -> tuple[Float[Tensor, "tokens dim"], Float[Tensor, "tokens dim"]]:
         """The sum, in the format of the stream, and its norm, in the format of what was added.
 
+        Where nothing is added, the norm has the format of the weights.
+
         Args:
             x: the residual stream.
             more: what is added; None: nothing.
@@ -38,12 +40,12 @@ class AddNorm(nn.Module):
             and serves(x if more is None else more)
         ):
             if more is None:
-                return x, norm_op(x, None, self.weight, self.eps)[1]
+                return x, norm_op(x, None, self.weight, self.eps)[1].to(self.weight.dtype)
             total, normed, _ = norm_op(x, more, self.weight, self.eps)
             return total, normed
         total = x if more is None else x + more
         normed = functional.rms_norm(total, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        return total, normed if more is None else normed.to(more.dtype)
+        return total, normed.to(self.weight.dtype if more is None else more.dtype)
 
 
 @torch.library.custom_op("melastic::add_norm", mutates_args=())
@@ -93,20 +95,3 @@ def _gradients(ctx: Any, dsum: Tensor, dnormed: Tensor, _: Tensor) -> tuple[Tens
 
 
 norm_op.register_autograd(_gradients, setup_context=_context)
-
-
-class _NormFunction(torch.autograd.Function):
-    """The same as the operator's own gradients, with less in between."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        """Sum and norm."""
-        output = norm_op(*inputs)
-        _context(ctx, inputs, output)
-        return output[0], output[1]
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dsum: Tensor, dnormed: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients in the order of the inputs."""
-        return _gradients(ctx, dsum, dnormed, dsum)

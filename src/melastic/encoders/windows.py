@@ -4,14 +4,13 @@ Source: Swin Transformer (arXiv:2103.14030) as HTS-AT (arXiv:2202.00874) uses it
     is left out: a forward pass draws nothing.
 """
 
-from functools import lru_cache
-
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from melastic.constants import constant
 from melastic.encoders.config import WindowConfig
 from melastic.errors import InputError
 from melastic.patches.batch import Layout
@@ -170,7 +169,7 @@ class Windows:
         self.mask = self._mask(shape)
 
     @staticmethod
-    @lru_cache(maxsize=64)
+    @constant(maxsize=64)
     def of(shape: FreqTime, window: int, *, shifted: bool) -> "Windows":
         """The cut of images of a shape.
 
@@ -179,8 +178,7 @@ class Windows:
             window: side of a window.
             shifted: whether windows are shifted by half of their side.
         """
-        with torch.inference_mode(mode=False), torch.device("cpu"):  # whoever asks first
-            return Windows(shape, window, shifted=shifted)
+        return Windows(shape, window, shifted=shifted)
 
     @property
     def length(self) -> int:

@@ -97,8 +97,9 @@ class Budget:
         waveform, named = samples_of(path_or_waveform, frontend.sample_rate)
         try:
             view = self.choose(len(waveform))
-            waveform = waveform.to(self.model.patch_embed.bias)
-            logits = self._logits(spectrogram_through(waveform, frontend, view), view)
+            bias = self.model.patch_embed.bias
+            spectrogram = spectrogram_through(waveform.to(bias.device), frontend, view)
+            logits = self._logits(spectrogram.to(bias), view)
         except InputError as error:
             raise InputError(f"{named}: {error}") from None
         return self.model.likeliest(logits[0], top), view

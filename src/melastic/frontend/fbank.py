@@ -1,7 +1,7 @@
 """Kaldi-compatible log-mel filter bank in plain torch: batched, differentiable, on any device."""
 
 import math
-from functools import lru_cache
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from melastic.constants import constant
 from melastic.errors import InputError
 
 PREEMPHASIS = 0.97
@@ -81,13 +82,22 @@ def log_mel(
         clips = clips.float()
     taper = _taper(window, waveform.device)
     filters = _mel_filters(num_mels, window, sample_rate, waveform.device)
-    blocks = [
-        _log_mel_block(piece, window, hop, taper, filters) for piece in _blocks(clips, window, hop)
-    ]
+    with exact(waveform.device):
+        blocks = [
+            _log_mel_block(piece, window, hop, taper, filters)
+            for piece in _blocks(clips, window, hop)
+        ]
     frames = 1 + (samples - window) // hop
     spectrogram = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
     spectrogram = spectrogram.reshape(-1, frames, num_mels)
     return spectrogram.transpose(1, 2).reshape(*waveform.shape[:-1], num_mels, frames)
+
+
+def exact(device: torch.device) -> AbstractContextManager[object]:
+    """No lower precision within: products of power span more than short formats hold."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def frame_sizes(sample_rate: int, *, hop_ms: float, window_ms: float) -> tuple[int, int]:
@@ -183,7 +193,7 @@ def _mel_power(
     )
 
 
-@lru_cache(maxsize=32)
+@constant(maxsize=32)
 def _taper(window: int, device: torch.device) -> Float[Tensor, " size"]:
     """Symmetric Hann window, followed by zeros up to the size of the transform."""
     taper = torch.hann_window(window, periodic=False, dtype=torch.float64)
@@ -195,7 +205,7 @@ def _transform_size(window: int) -> int:
     return int(2 ** math.ceil(math.log2(window)))
 
 
-@lru_cache(maxsize=32)
+@constant(maxsize=32)
 def _mel_filters(num_mels: int, window: int, sample_rate: int, device: torch.device) -> _Filters:
     """Triangles of equal width on the mel scale; the Nyquist frequency belongs to none."""
     size = _transform_size(window)

@@ -5,15 +5,15 @@ Source: librosa (mel scale and filters of M. Slaney's Auditory Toolbox), through
 """
 
 import math
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from melastic.constants import constant
 from melastic.errors import InputError
 from melastic.frontend.config import SlaneyMel
-from melastic.frontend.fbank import frame_sizes
+from melastic.frontend.fbank import exact, frame_sizes
 
 FLOOR = 1e-10
 """Smallest power that enters the logarithm."""
@@ -67,12 +67,13 @@ def slaney_log_mel(
     spectrum = torch.stft(clips, window, hop, window=taper, center=True, return_complex=True)
     power = torch.view_as_real(spectrum).square().sum(-1)
     filters = slaney_filters(num_mels, window, sample_rate, config.low_hz, config.high_hz)
-    mels = filters.to(power) @ power
+    with exact(power.device):
+        mels = filters.to(power) @ power
     log_mels = mels.clamp_min(FLOOR).log()
     return log_mels.reshape(*waveform.shape[:-1], *log_mels.shape[1:])
 
 
-@lru_cache(maxsize=32)
+@constant(maxsize=32)
 def slaney_filters(
     num_mels: int, size: int, sample_rate: int, low_hz: float, high_hz: float
 ) -> Float[Tensor, "mels frequencies"]:
@@ -85,8 +86,7 @@ def slaney_filters(
         low_hz: lower edge of the first (Hz).
         high_hz: upper edge of the last (Hz).
     """
-    with torch.inference_mode(mode=False), torch.device("cpu"):  # whoever asks first
-        return _triangles(num_mels, size, sample_rate, _mel_of(low_hz), _mel_of(high_hz))
+    return _triangles(num_mels, size, sample_rate, _mel_of(low_hz), _mel_of(high_hz))
 
 
 def _triangles(

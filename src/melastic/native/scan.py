@@ -52,7 +52,8 @@ def new_starts(operands: Operands) -> Float[Tensor, "ways chunks blocks state to
     ways = 1 if operands.A_back is None else 2
     chunks, state = batch * length // CHUNK + 2, operands.A.shape[1]  # never 1: export would fix it
     blocks = -(-dim // TOGETHER)
-    return torch.zeros(ways, chunks, blocks, state, TOGETHER, device=operands.u.device)
+    shape = (ways, chunks, blocks, state, TOGETHER)
+    return torch.zeros(shape, dtype=torch.float32, device=operands.u.device)
 
 
 def backward(
@@ -74,9 +75,9 @@ def backward(
     dim, state = operands.A.shape
     du, ddelta = torch.empty_like(u), torch.empty_like(operands.delta)
     dz = None if z is None else torch.empty_like(z)
-    dB, dC = (torch.zeros(*u.shape[:2], state) for _ in range(2))  # contiguous, as summed
-    dA, dA_back = (torch.zeros(dim, state) for _ in range(2))
-    dD, dbias = (torch.zeros(dim) for _ in range(2))
+    dB, dC = (_zeros(*u.shape[:2], state) for _ in range(2))
+    dA, dA_back = (_zeros(dim, state) for _ in range(2))
+    dD, dbias = (_zeros(dim) for _ in range(2))
     for name, value in (("y", dy), ("du", du), ("ddelta", ddelta), ("dz", dz)):
         if value is not None:
             setattr(arguments, name, _view(value))
@@ -146,11 +147,16 @@ def convolve_backward(
     held: list[Tensor] = []
     arguments = _conv_arguments(x, weight, bias, cu_seqlens, reverse, held)
     dx = torch.empty_like(x)
-    dweight, dbias = torch.zeros(weight.shape), torch.zeros(bias.shape)
+    dweight, dbias = _zeros(*weight.shape), _zeros(*bias.shape)
     arguments.y, arguments.dx = _view(dy), _view(dx)
     arguments.dweight, arguments.dbias = dweight.data_ptr(), dbias.data_ptr()
     call("melastic_convolve_backward", arguments)
     return dx, dweight.to(weight.dtype), dbias.to(bias.dtype)
+
+
+def _zeros(*shape: int) -> Tensor:
+    """What a kernel sums in, whatever the usual format and device are."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
 def _as(gradient: Tensor, x: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ Resizing is linear and works on each axis by itself, so one small matrix for eac
 is. The matrices are constants, computed once in float64; gradients flow through the products.
 """
 
-from functools import lru_cache
-
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -13,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from melastic.config import KernelResize
+from melastic.constants import constant
 from melastic.patches.grid import FreqTime
 
 
@@ -49,16 +48,14 @@ def resample(
     return torch.einsum("af,dft,bt->dab", rows, maps, columns)
 
 
-@lru_cache(maxsize=512)
-@torch.inference_mode(False)
+@constant(maxsize=512)
 def _kernel_matrix(old: int, new: int, rule: KernelResize) -> Float[Tensor, "{new} {old}"]:
     """What turns a kernel's axis of one size into one of another size."""
     forward = interpolation_matrix(old, new, mode=rule.interpolation, antialias=rule.antialias)
     return torch.linalg.pinv(forward.T) if rule.method == "pi" else forward
 
 
-@lru_cache(maxsize=512)
-@torch.inference_mode(False)
+@constant(maxsize=512)
 def interpolation_matrix(
     old: int, new: int, *, mode: str, antialias: bool
 ) -> Float[Tensor, "{new} {old}"]:
@@ -68,8 +65,7 @@ def interpolation_matrix(
     return rearrange(resized, "old 1 1 new -> new old").contiguous()
 
 
-@lru_cache(maxsize=4096)
-@torch.inference_mode(False)
+@constant(maxsize=4096)
 def reading_matrix(
     count: int, cells: int, *, scale: float, offset: float, antialias: bool
 ) -> Float[Tensor, "{count} {cells}"]:

@@ -131,7 +131,8 @@ def scan_from(
     """
     if not serves(operands.u, operands.delta, operands.B, operands.C, operands.z):
         return loop.scan_from(operands, state)
-    before, behind = state.to(torch.float32).contiguous()[None], torch.empty(1, *state.shape)
+    before = state.to(torch.float32).contiguous()[None]
+    behind = torch.empty_like(before)
     return native.forward(operands, state_in=before, state_out=behind), behind[0]
 
 
