@@ -66,6 +66,11 @@ class Classifier(nn.Module):
         """Name of each class, in the order of the logits."""
         return self.config.labels
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that training changes."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def forward(
         self,
         spectrograms: Spectrograms,

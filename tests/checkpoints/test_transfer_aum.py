@@ -75,6 +75,13 @@ def test_official_weights_start_a_model_of_another_patch_size_and_length():
     torch.testing.assert_close(new(clips), trained(clips, 8), atol=1e-5, rtol=1e-5)
 
 
+def test_a_fixed_length_is_carried_over_in_seconds():
+    trained = mamba(fixed_frames=1024).config
+    for hop_ms, frames in ((10.0, 1024), (40.0, 256), (25.0, 410)):
+        started = beginning_as(mamba(hop_ms=hop_ms).config, trained)
+        assert started.frontend.fixed_frames == frames
+
+
 def test_the_start_of_a_head_is_that_of_the_trained_model():
     trained = mamba().config
     other = mamba(pooling="attention", head_norm=True).config

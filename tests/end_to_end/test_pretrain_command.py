@@ -72,7 +72,7 @@ def test_what_cannot_be_is_one_line(pretrained, tones, tmp_path, words, hint):
 def test_manifests_are_joined_with_all_their_columns(tmp_path):
     for name, rows in (
         ("one", "file,label,split\nA/a.wav,low,train\nA/b.wav,low;deep,test\n"),
-        ("two", "file,fold,start_s,end_s\nc.wav,1,0.5,1.25\n"),
+        ("two", "file,fold,start_s,end_s\nc.wav,1,13601.25,13602.125\n"),
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.csv").write_text(rows)
@@ -85,7 +85,7 @@ def test_manifests_are_joined_with_all_their_columns(tmp_path):
     assert [row["file"] for row in rows] == ["../one/A/a.wav", "../one/A/b.wav", "../two/c.wav"]
     assert [row["label"] for row in rows] == ["low", "low;deep", ""]
     assert [row["set"] for row in rows] == ["one", "one", "two"]
-    assert (rows[2]["start_s"], rows[2]["end_s"], rows[2]["fold"]) == ("0.5", "1.25", "1")
+    assert (rows[2]["start_s"], rows[2]["end_s"], rows[2]["fold"]) == ("13601.25", "13602.125", "1")
     chosen = ("--select", "split=train", "all")
     done = melastic("data", "join", *manifests, "--out", out, *chosen, check=0)
     assert "2 clips" in done.stdout

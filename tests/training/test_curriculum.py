@@ -14,7 +14,7 @@ from melastic.data.features import Features
 from melastic.data.loader import ClipDataset
 from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
-from melastic.evaluation.cost import tokens_of
+from melastic.evaluation.cost import gmacs, tokens_of
 from melastic.patches.grid import FreqTime
 from melastic.patches.view import Pooling, View
 from melastic.training.coarse_to_fine import train
@@ -215,6 +215,9 @@ def test_a_teachers_scores_are_followed_by_cross_entropy(tones, tmp_path, teache
     follow = -((target / 2).softmax(1) * (logits / 2).log_softmax(1)).sum(1) * 4
     expected = 0.7 * plain.objective.losses(batch, 0, 0) + 0.3 * follow
     torch.testing.assert_close(run.objective.losses(batch, 0, 0), expected)
+    costs = [one.objective.ledger.costs.train_gmacs for one in (run, plain)]
+    heard = [gmacs(run.objective.teacher.config, FreqTime(128, n)) for n in batch.lengths]
+    assert costs[0] - costs[1] == pytest.approx(sum(heard))
 
 
 def test_a_model_teaches_itself_at_other_patch_sizes(tones, tmp_path):

@@ -67,6 +67,22 @@ def test_two_processes_train_as_one_does(tones, tmp_path, parts, changes):
     assert not list((tmp_path / "two").rglob("*.part"))
 
 
+def test_two_processes_evaluate_fewer_clips_than_processes(tones, tmp_path):
+    lines = tones.read_text().splitlines()
+    held_out = [number for number, line in enumerate(lines) if line.endswith(",val")]
+    spare = [line for number, line in enumerate(lines) if number not in held_out[1:]]
+    manifest = tmp_path / "few.csv"
+    folder = tones.parent
+    manifest.write_text("\n".join([spare[0], *(f"{folder}/{line}" for line in spare[1:])]) + "\n")
+    config = settings(manifest, epochs=1)
+    train(config, tmp_path / "one")
+    done = launch(config, tmp_path / "two", processes=2)
+    assert done.returncode == 0, done.stderr
+    one, two = (rows(tmp_path / name)[0]["val"] for name in ("one", "two"))
+    assert one["clips"] == two["clips"] == 1
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
+
+
 def test_two_processes_end_a_phase_together(tones, tmp_path):
     config = settings(tones, epochs=12, lr=1e-2, batch_tokens=30)
     phases = (phase_of("hop2:auto"), phase_of("full:auto"))

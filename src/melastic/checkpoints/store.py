@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -261,14 +260,6 @@ def digest(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def remove_tree(path: Path) -> None:
-    """Delete a folder, under another name first, so that half of it is never taken for all."""
-    if path.exists():
-        doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
-        path.rename(doomed)
-        shutil.rmtree(doomed)
-
-
 def _read_weights(path: Path, config_digest: str) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file, as float32."""
     try:
@@ -292,11 +283,12 @@ def _read_weights(path: Path, config_digest: str) -> dict[str, torch.Tensor]:
 
 def _short_card(model: Classifier) -> str:
     """A model card from the configuration alone."""
-    config, count = model.config, sum(p.numel() for p in model.parameters())
+    config = model.config
     labels = ", ".join(config.labels[:50]) + (" …" if len(config.labels) > 50 else "") or "none"
     return (
         f"---\nlibrary_name: melastic\npipeline_tag: audio-classification\n---\n\n"
-        f"# {config.name}\n\n{count:,} parameters, {len(config.labels)} classes: {labels}\n\n"
+        f"# {config.name}\n\n{model.num_parameters:,} parameters, "
+        f"{len(config.labels)} classes: {labels}\n\n"
         '```python\nimport melastic\n\nmodel = melastic.load(".")\n'
         'model.classify("clip.wav")\n```\n'
     )

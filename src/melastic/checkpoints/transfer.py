@@ -16,6 +16,7 @@ from torch import Tensor
 from melastic.classifier import Classifier
 from melastic.config import TAPS, FactorisedGrid, ModelConfig, TokenSemanticPooling
 from melastic.errors import InputError
+from melastic.frontend.normalize import fixed_frames
 from melastic.patches.grid import FreqTime, PatchGrid
 from melastic.patches.position import placement
 from melastic.patches.resize import resize_kernel
@@ -73,14 +74,15 @@ def _part(name: str) -> str:
 def beginning_as(new: ModelConfig, trained: ModelConfig) -> ModelConfig:
     """The configuration of a new model that starts from a trained one.
 
-    Statistics, a fixed length, and what LayerNorms add to variances belong to the weights; where
-    mel bins are scaled one by one, that can make up for other statistics.
+    Statistics, a fixed length (in seconds), and what LayerNorms add to variances belong to the
+    weights; where mel bins are scaled one by one, that can make up for other statistics.
 
     Args:
         new: what the model shall be.
         trained: what the weights come from.
     """
-    frontend = dataclasses.replace(new.frontend, fixed_frames=trained.frontend.fixed_frames)
+    fixed = fixed_frames(trained.frontend, new.frontend.hop_ms)
+    frontend = dataclasses.replace(new.frontend, fixed_frames=fixed)
     if not trained.patches.bin_scale:
         mean, std = trained.frontend.mean, trained.frontend.std
         frontend = dataclasses.replace(frontend, mean=mean, std=std)

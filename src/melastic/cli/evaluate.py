@@ -135,7 +135,7 @@ def chosen_clips(
         return select(clips, data.val)
     if to_choose and data.val_share:
         note(f"views are chosen by the run's held-out clips (a share of {data.val_share:g})")
-        return hold_out(select(clips, data.train), data.val_share, config.run.seed)[1]
+        return hold_out(select(clips, data.train), config)[1]
     if to_choose and test is not None:
         note("no clips are held out, test clips choose the views: --select names others")
     if test is None:

@@ -14,9 +14,8 @@ from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json, print_table
 from melastic.config import FrontendConfig, MambaConfig
 from melastic.errors import InputError
-from melastic.evaluation.cost import gmacs
+from melastic.evaluation.cost import gmacs_per_second
 from melastic.native.library import kernels
-from melastic.patches.grid import FreqTime
 from melastic.presets import PRESETS, list_models
 from melastic.recipes import load_recipe, recipe_names, summary
 from melastic.serialize import to_json
@@ -169,9 +168,7 @@ def _mel_scale(frontend: FrontendConfig) -> str:
 
 def _cost(model: Classifier) -> dict[str, Any]:
     """Size and compute of a model."""
-    frontend = model.config.frontend
-    second = FreqTime(frontend.num_mels, max(1, round(1000 / frontend.hop_ms)))
     return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "gmacs_per_second": gmacs(model.config, second),
+        "parameters": model.num_parameters,
+        "gmacs_per_second": gmacs_per_second(model.config),
     }

@@ -44,7 +44,7 @@ def joined(manifests: Sequence[Path], rules: Sequence[str], out: Path) -> int:
                 {
                     "file": os.path.relpath(clip.path, out.parent),
                     "label": LABEL_SEPARATOR.join(clip.labels),
-                    "start_s": f"{clip.start_s:g}" if clip.start_s else "",
+                    "start_s": repr(clip.start_s) if clip.start_s else "",
                     "end_s": "" if clip.end_s is None else repr(clip.end_s),
                     SET: name,
                     **{key: value for key, value in clip.columns.items() if key != SET},

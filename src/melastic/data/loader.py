@@ -12,7 +12,7 @@ from melastic.config import FrontendConfig
 from melastic.data.features import Features
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation, distort, mask, mix, mixing_weight
-from melastic.frontend.normalize import normalise
+from melastic.frontend.normalize import fixed_frames, normalise
 from melastic.patches.view import View
 from melastic.randomness import generator, integer, uniform
 
@@ -161,6 +161,19 @@ def longest_frames(view: View, frontend: FrontendConfig) -> int | None:
     if view.seconds is None:
         return None
     return max(1, round(view.seconds * 1000 / view.step_ms(frontend.hop_ms)))
+
+
+def seen_frames(frames: int, view: View, frontend: FrontendConfig) -> int:
+    """Frames that a model sees of a clip through a view.
+
+    Args:
+        frames: of the whole clip, at the view's time resolution.
+        view: which length it takes.
+        frontend: which may have a fixed length.
+    """
+    fixed = fixed_frames(frontend, view.step_ms(frontend.hop_ms))
+    longest = longest_frames(view, frontend)
+    return fixed or (frames if longest is None else min(frames, longest))
 
 
 class _Listed(Sampler[tuple[int, list[int]]]):

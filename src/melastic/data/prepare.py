@@ -110,7 +110,7 @@ def _rows(
         file = prefix / clip.path.relative_to(root) if inside else clip.path.resolve()
         row: dict[str, object] = {"file": file.as_posix(), "label": ";".join(clip.labels)}
         if ends_s is not None:
-            row |= {"start_s": "0", "end_s": f"{ends_s[i]:.6g}"}
+            row |= {"start_s": "0", "end_s": f"{ends_s[i]:.9g}"}
         rows.append(row | {name: clip.columns[name] for name in columns})
     return rows
 

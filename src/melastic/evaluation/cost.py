@@ -56,6 +56,16 @@ def gmacs(
     return cost_of(config, size, patch=patch, kept=kept).gmacs
 
 
+def gmacs_per_second(config: ModelConfig) -> float:
+    """Multiply-adds (10^9) of a model for a clip of one second, seen its own way.
+
+    Args:
+        config: the model.
+    """
+    frames = max(1, round(1000 / config.frontend.hop_ms))
+    return gmacs(config, FreqTime(config.frontend.num_mels, frames))
+
+
 class Cost(NamedTuple):
     """What one clip costs in one forward pass."""
 

@@ -12,13 +12,12 @@ from torch import Tensor
 from melastic.classifier import Classifier
 from melastic.config import ModelConfig
 from melastic.data.features import Features, OnClip, too_many_unreadable
-from melastic.data.loader import Batch, ClipDataset, load_batches
+from melastic.data.loader import Batch, ClipDataset, load_batches, seen_frames
 from melastic.data.manifest import Clip
 from melastic.devices import cores_shared_with, reading_processes
 from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs, kept_tokens, tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
-from melastic.frontend.normalize import fixed_frames
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
 from melastic.randomness import generator
@@ -140,6 +139,7 @@ def evaluate_features(
             max_unreadable=max_unreadable,
             on_clip=on_clip,
         )
+    outputs = required(outputs, max_unreadable)
     sizes = [FreqTime(config.frontend.num_mels, frames) for frames in outputs.frames]
     patch = None if view.patch is None else freq_time(view.patch)
     costs = [gmacs(config, size, patch=patch, keep=view.keep) for size in sizes]
@@ -203,7 +203,7 @@ def run(
     autocast: Callable[[], Any] | None = None,
     forward: Callable[[Batch], Tensor] | None = None,
 ) -> Outputs:
-    """Logits of some clips of a data set, in the order of ``indices``.
+    """Logits of some clips of a data set, in the order of ``indices``; there may be none.
 
     Args:
         model: the classifier.
@@ -248,9 +248,25 @@ def run(
         if on_clip:
             on_clip(finished, len(indices))
     if not done:
-        raise too_many_unreadable(unreadable or ["no clip was readable"], max_unreadable)
+        return Outputs(torch.zeros(0, 0), torch.zeros(0, 0), (), tuple(unreadable))
     outputs = _in_order(done, logits, indices)
     return replace(outputs, unreadable=tuple(unreadable), model_seconds=seconds)
+
+
+def required(outputs: Outputs, max_unreadable: int) -> Outputs:
+    """Outputs of which there are some.
+
+    Args:
+        outputs: of clips.
+        max_unreadable: clips that may be unreadable.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if not outputs.frames:
+        unreadable = outputs.unreadable or ("no clip was readable",)
+        raise too_many_unreadable(list(unreadable), max_unreadable)
+    return outputs
 
 
 def _check_sizes(config: ModelConfig, dataset: ClipDataset, batch: Batch) -> None:
@@ -293,10 +309,8 @@ def _parts(
     step_ms = view.step_ms(frontend.hop_ms)
     known = [dataset.features.frames(index) for index in dataset.features.kept]
     usual = max(known) if known else round(config.extent[1] * 1000 / step_ms)
-    if dataset.longest is not None:
-        usual = min(usual, dataset.longest)
-    usual = max(usual, (patch or config.patches.patch).time)
-    size = FreqTime(frontend.num_mels, fixed_frames(frontend, step_ms) or usual)
+    usual = max(seen_frames(usual, view, frontend), (patch or config.patches.patch).time)
+    size = FreqTime(frontend.num_mels, usual)
     count = max(1, batch_tokens // tokens_of(config, size, patch=patch, keep=view.keep))
     return [list(indices[i : i + count]) for i in range(0, len(indices), count)]
 

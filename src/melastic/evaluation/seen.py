@@ -6,14 +6,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melastic.config import FrontendConfig, ModelConfig
-from melastic.data.loader import longest_frames
+from melastic.data.loader import longest_frames, seen_frames
 from melastic.data.manifest import Clip
 from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs
 from melastic.frontend.audio import duration_s
 from melastic.frontend.compress import pool_time
 from melastic.frontend.normalize import (
-    fixed_frames,
     frames_of,
     normalise,
     raw_spectrogram_of,
@@ -52,11 +51,7 @@ def frames_through(samples: int, frontend: FrontendConfig, view: View) -> int:
         InputError: if the frame shift is shorter than a sample.
     """
     frames = frames_of(samples, frontend, hop_ms=view.hop_ms) // view.pooling.factor
-    longest = longest_frames(view, frontend)
-    fixed = fixed_frames(frontend, view.step_ms(frontend.hop_ms))
-    if not frames or fixed is not None:
-        return frames and (fixed or 0)
-    return frames if longest is None else min(frames, longest)
+    return frames and seen_frames(frames, view, frontend)
 
 
 def gmacs_through(samples: int, config: ModelConfig, view: View) -> float:

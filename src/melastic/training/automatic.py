@@ -11,9 +11,9 @@ phase met everything. So a phase ends as soon as
 
 With half the operations of the next, a phase goes on until an epoch takes away less than half of
 what it did at its best. Shares are those of the loss on the held-out clips, or of the training loss
-where none are held out, and means over :data:`WINDOW` epochs, so that no phase is shorter than
-twice that unless the budget is. Nothing is drawn and nothing remembered: the rule is a function of
-the rows that are recorded anyway.
+where none are held out, and means over :data:`WINDOW` epochs, so that no phase that still learns is
+shorter than twice that unless the budget is. Nothing is drawn and nothing remembered: the rule is a
+function of the rows that are recorded anyway.
 
 Limits: after its first epochs a network that began from random numbers takes away larger shares
 than any later phase, so the first phase ends rather early than late; a training loss that has a

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from melastic.classifier import Classifier
-from melastic.evaluation.cost import gmacs
-from melastic.patches.grid import FreqTime
+from melastic.evaluation.cost import gmacs_per_second
 from melastic.training.config import TrainConfig
 from melastic.training.setup import Splits
 
@@ -22,8 +21,6 @@ def model_card(
         row: its last measurements, with ``val`` and ``test`` where they were made.
     """
     frontend, patches = model.config.frontend, model.config.patches
-    count = sum(parameter.numel() for parameter in model.parameters())
-    second = FreqTime(frontend.num_mels, max(1, round(1000 / frontend.hop_ms)))
     lines = [
         "---",
         "library_name: melastic",
@@ -34,8 +31,8 @@ def model_card(
         "",
         *_said(config, splits),
         "",
-        f"- {count:,} parameters ({model.config.name}), {gmacs(model.config, second):.3f} GMACs "
-        "for a second of audio",
+        f"- {model.num_parameters:,} parameters ({model.config.name}), "
+        f"{gmacs_per_second(model.config):.3f} GMACs for a second of audio",
         f"- log-mels: {frontend.num_mels} bins, every {frontend.hop_ms:g} ms, at "
         f"{frontend.sample_rate} Hz; patches {patches.patch.freq} x {patches.patch.time}",
         f"- trained on {len(splits.train)} clips, seed {config.run.seed}",

@@ -21,26 +21,25 @@ from accelerate import Accelerator
 from melastic.checkpoints.store import write_json
 from melastic.classifier import Classifier
 from melastic.devices import cores_shared_with
+from melastic.errors import InputError
 from melastic.evaluation.cost import tokens_of
 from melastic.evaluation.course_plot import plot_ledger
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.patches.view import Pooling, View, plain_size
 from melastic.progress import note
 from melastic.randomness import generator, integer
 from melastic.training.automatic import most_epochs, moves_on, said
-from melastic.training.config import ModelChoice, TrainConfig
+from melastic.training.coarser import coarser_draws, coarser_model, coarser_view
+from melastic.training.config import DataConfig, RunConfig, TrainConfig
 from melastic.training.course import course_of, epochs_in, ledger_text, summary_of
 from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.phases import Phase, with_equal_parts
 from melastic.training.record import read_metrics
-from melastic.training.run_folder import begin, check_folder
-from melastic.training.setup import workers_for
+from melastic.training.run_folder import CURVES, PHASE, begin, check_folder
+from melastic.training.setup import split_clips, workers_for
 from melastic.training.stage import Stage
 from melastic.training.state import STATE
 
-PHASE = "phase-{}"
-"""Folder of a phase that is not the last."""
 LEDGER, LEDGER_FIGURE = "ledger.json", "ledger.png"
 """What a run has cost: each phase and all; held-out accuracy against it."""
 
@@ -62,9 +61,10 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
         InputError: if settings, clips or the folder cannot be used.
         DivergedError: if the loss is not finite; names the step and the clips.
     """
-    accelerator = Accelerator(cpu=config.run.cpu, mixed_precision=config.run.precision)
+    accelerator = _accelerator(config.run)
     if accelerator.is_main_process:
         check_folder(folder, resume=resume)
+        split_clips(config)  # what is wrong in the last phase is said before the first
     accelerator.wait_for_everyone()
     begun, before = resume, None
     for number, (settings, own) in enumerate(phases_of(config, folder)):
@@ -86,6 +86,19 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
     if accelerator.is_main_process:
         _sum_up(config, folder)
     return model
+
+
+def _accelerator(run: RunConfig) -> Accelerator:
+    """What a run computes on."""
+    try:
+        return Accelerator(cpu=run.cpu, mixed_precision=run.precision)
+    except ValueError as error:
+        if "initialized" not in str(error):
+            raise InputError(f"run.precision {run.precision}: {error}; try no") from None
+        raise InputError(
+            "a process trains on one device in one precision, this one has trained otherwise than "
+            f"with run.precision {run.precision} and run.cpu {run.cpu}; use a new process"
+        ) from None
 
 
 def _sum_up(config: TrainConfig, folder: Path) -> None:
@@ -135,9 +148,10 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
     return replace(
         config,
         phases=(),
-        model=_coarser(config.model, phase),
-        view=_view(config, phase),
-        data=config.data if last else replace(config.data, test=None),
+        model=coarser_model(config.model, phase),
+        view=coarser_view(config, phase),
+        data=_data(config, last=last, split_seed=None if seed is None else config.run.seed),
+        draws=coarser_draws(config.draws, phase),
         optim=replace(config.optim, epochs=epochs, **given),
         run=run if seed is None else replace(run, seed=seed),
     )
@@ -145,10 +159,17 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
 
 def _stays_at_peak(config: TrainConfig, phase: Phase) -> bool:
     """Whether the learning rate of a phase that is not the last does not fall."""
-    if phase.epochs == "auto":
-        return (phase.schedule or config.optim.schedule) == "cosine"
-    held = config.passing.schedule == "held" and phase.schedule is None
-    return held and config.optim.schedule == "cosine"
+    if phase.epochs == "auto" and (phase.schedule or config.optim.schedule) == "cosine":
+        return True
+    return config.passing.schedule == "held" and phase.schedule is None
+
+
+def _data(config: TrainConfig, *, last: bool, split_seed: int | None) -> DataConfig:
+    """The clips of a phase: only the last is tested, and all hold out the same."""
+    data = config.data if last else replace(config.data, test=None)
+    if data.val_share and data.split_seed is None:
+        return replace(data, split_seed=split_seed)
+    return data
 
 
 def _batch_tokens(config: TrainConfig, phase: Phase) -> int:
@@ -162,7 +183,7 @@ def _batch_tokens(config: TrainConfig, phase: Phase) -> int:
         return phase.batch_tokens or whole
     if phase.factor == 1:
         return whole
-    architecture = _coarser(config.model, phase).architecture
+    architecture = coarser_model(config.model, phase).architecture
     one_frame = FreqTime(freq_time(architecture.input_size).freq, 1)
     column = tokens_of(reference_config(architecture), one_frame)
     return math.ceil(whole / phase.factor) + column
@@ -196,9 +217,7 @@ def is_finished(folder: Path, epochs: int, stage: Stage) -> bool:
     """
     rows = read_metrics(folder)
     ended = stage.ends is not None and stage.ends(rows)
-    return (folder / "curves.png").exists() and (
-        ended or any(row["epoch"] == epochs for row in rows)
-    )
+    return (folder / CURVES).exists() and (ended or any(row["epoch"] == epochs for row in rows))
 
 
 def _folder(config: TrainConfig, number: int, folder: Path) -> Path:
@@ -223,7 +242,7 @@ def _stage(config: TrainConfig, number: int, folder: Path) -> Stage:
 def _prices(config: TrainConfig) -> list[float]:
     """Operations of an epoch of each phase, in those of an epoch at full resolution."""
     full = clip_gmacs(config.model.architecture)
-    models = [_coarser(config.model, phase) for phase in config.phases]
+    models = [coarser_model(config.model, phase) for phase in config.phases]
     return [clip_gmacs(model.architecture) / full for model in models]
 
 
@@ -241,40 +260,3 @@ def _budget(config: TrainConfig) -> tuple[list[float], float]:
         return [1.0] * len(phases), sum(fixed)
     prices = _prices(config) if config.passing.budget == "gmacs" else [1.0] * len(phases)
     return prices, config.optim.epochs
-
-
-def _coarser(choice: ModelChoice, phase: Phase) -> ModelChoice:
-    """The model of a phase: the same places in time, fewer of them."""
-    factor = phase.factor
-    if factor == 1:
-        return choice
-    size = freq_time(choice.architecture.input_size)
-    if phase.operator == "patch":
-        patch = freq_time(choice.architecture.patch)
-        stride = choice.architecture.stride
-        wider = FreqTime(patch.freq, int(patch.time * factor))
-        if stride is not None:
-            stride = FreqTime(freq_time(stride).freq, int(freq_time(stride).time * factor))
-        change: dict[str, Any] = {"patch": plain_size(wider), "stride": stride}
-    else:
-        frames = max(1, round(size.time / factor))
-        change = {
-            "hop_ms": choice.architecture.hop_ms * factor,
-            "input_size": (size.freq, frames),
-        }
-    return replace(choice, architecture=replace(choice.architecture, **change))
-
-
-def _view(config: TrainConfig, phase: Phase) -> View:
-    """How clips become tokens in a phase."""
-    view, own = config.view, config.model.architecture.hop_ms
-    if phase.operator == "hop" and view.hop_ms is not None:
-        return replace(view, hop_ms=view.hop_ms * phase.factor)
-    if phase.factor == 1 or phase.operator == "hop" or phase.operator == "patch":
-        return view
-    factor = int(phase.factor) * view.pooling.factor
-    return replace(
-        view,
-        hop_ms=own if view.hop_ms is None else view.hop_ms,
-        pooling=Pooling(kind=phase.operator, factor=factor),
-    )

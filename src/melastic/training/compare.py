@@ -15,7 +15,7 @@ from melastic.training.config import TrainConfig
 from melastic.training.course import course_of, epochs_in
 from melastic.training.phases import phase_text
 from melastic.training.record import read_metrics
-from melastic.training.run_folder import read_run_config
+from melastic.training.run_folder import CURVES, read_run_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def read_finished(folder: Path) -> Finished:
     config = read_run_config(folder)
     phases = []
     for settings, own in phases_of(config, folder):
-        if not (own / "curves.png").exists():
+        if not (own / CURVES).exists():
             where = "" if own == folder else f" of {own.name}"
             raise InputError(
                 f"{folder}: a run is compared when it has ended, {epochs_in(own)} of "

@@ -42,6 +42,8 @@ class DataConfig:
     """Clips that choose the best epoch; None: the last epoch is kept. Never the test clips."""
     val_share: float = 0.0
     """Share of the training clips that is held out for this, where ``val`` is not given."""
+    split_seed: int | None = None
+    """Seed by which that share is drawn; None: the run's."""
     test: str | None = "split=test"
     """Clips that the finished model is evaluated on once; None: no such evaluation."""
     balanced: bool = False
@@ -104,7 +106,8 @@ class OptimConfig:
     schedule: Literal["cosine", "constant", "step"] = "cosine"
     """Course of the learning rate after warm-up; step: times ``decay`` at ``milestones``."""
     milestones: tuple[int, ...] = ()
-    """Epochs at whose end the step schedule decays."""
+    """Epochs at whose end the step schedule decays, counted from the beginning of ``span``'s whole:
+    in phases from that of each, unless the schedule is continued."""
     decay: float = 0.5
     """Factor of the step schedule."""
     warmup_steps: int = 100
@@ -180,7 +183,7 @@ class Distillation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How a run is carried out and recorded; none of it changes the weights but precision."""
+    """How a run is carried out and recorded."""
 
     seed: int = 0
     """Seed of every random draw."""

@@ -1,7 +1,7 @@
 """Scores on held-out clips while training, over one process or several."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from melastic.classifier import Classifier
 from melastic.data.loader import Batch, ClipDataset
-from melastic.evaluation.evaluate import Outputs, run
+from melastic.evaluation.evaluate import Outputs, required, run
 from melastic.training.config import TrainConfig
 from melastic.training.setup import workers_for
 
@@ -44,13 +44,20 @@ def gathered_outputs(
         forward=forward,
     )
     if world == 1:
-        return outputs
-    parts: list[Outputs] = gather_object([outputs])
+        return required(outputs, config.data.max_unreadable)
+    gathered: list[Outputs] = gather_object([outputs])
+    unreadable = tuple(line for part in gathered for line in part.unreadable)
+    parts = [part for part in gathered if part.frames] or gathered[:1]
+    return required(_joined(parts, unreadable), config.data.max_unreadable)
+
+
+def _joined(parts: Sequence[Outputs], unreadable: tuple[str, ...]) -> Outputs:
+    """The outputs of several processes."""
     return Outputs(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.targets for part in parts]),
         tuple(frames for part in parts for frames in part.frames),
-        tuple(line for part in parts for line in part.unreadable),
+        unreadable,
     )
 
 

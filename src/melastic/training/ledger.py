@@ -49,6 +49,7 @@ class Ledger:
     model: ModelConfig
     costs: Costs = field(default_factory=Costs)
     _known: dict[tuple[int, FreqTime | None, int | None], Cost] = field(default_factory=dict)
+    _followed: dict[int, Cost] = field(default_factory=dict)
 
     def add(
         self,
@@ -72,6 +73,19 @@ class Ledger:
             self.costs.clips += 1
             self.costs.tokens += cost.tokens
             self.costs.train_gmacs += both_ways(cost)
+
+    def add_teacher(self, teacher: ModelConfig, lengths: Sequence[int]) -> None:
+        """Count one forward pass of a model that is followed.
+
+        Args:
+            teacher: which.
+            lengths: frames of each clip.
+        """
+        for frames in lengths:
+            if frames not in self._followed:
+                size = FreqTime(teacher.frontend.num_mels, frames)
+                self._followed[frames] = cost_of(teacher, size)
+            self.costs.train_gmacs += self._followed[frames].gmacs
 
     @contextmanager
     def clock(self, what: str) -> Iterator[None]:

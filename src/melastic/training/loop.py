@@ -26,8 +26,8 @@ from melastic.training.held_out import is_better
 from melastic.training.ledger import Costs, macs_text
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
-from melastic.training.record import Record, read_metrics
-from melastic.training.run_folder import MODEL
+from melastic.training.record import Record, held_out_scores, read_metrics
+from melastic.training.run_folder import CURVES, MODEL
 from melastic.training.setup import (
     build_model,
     build_sampler,
@@ -127,19 +127,23 @@ class Trainer:
 
     def run(self) -> Classifier:
         """All epochs that remain, then the test."""
-        progress = self.progress
-        with Record(
-            self.folder, self.config, main=self.main, after_step=progress.step
-        ) as self.record:
+        progress, folder = self.progress, self.folder
+        with Record(folder, self.config, main=self.main, after_step=progress.step) as self.record:
             self._introduce()
             ended = self._ended()
+            if ended and (folder / CURVES).exists():
+                self.record.note(f"{folder}: has ended already")
+                return load_folder(folder / MODEL)
+            if self.main:
+                (folder / CURVES).unlink(missing_ok=True)
             while not ended:
-                began = time.monotonic()
+                self.ticked = time.monotonic()
                 self._epoch()
                 self.average.after_epoch(self.trained, progress.epoch)
                 progress.epoch += 1
-                self._finish_epoch(time.monotonic() - began)
-                progress.step_in_epoch, progress.loss_sum = 0, 0.0
+                self._tick()
+                self._finish_epoch(progress.epoch_s)
+                progress.step_in_epoch, progress.loss_sum, progress.epoch_s = 0, 0.0, 0.0
                 ended = self._ended()
                 if ended or time.monotonic() - self.saved_at > self.config.run.save_every_s:
                     self._save_state()
@@ -166,7 +170,14 @@ class Trainer:
                 advance(progress.step_in_epoch, len(steps))
                 since_saved = time.monotonic() - self.saved_at
                 if progress.step_in_epoch < len(steps) and since_saved > config.run.save_every_s:
+                    self._tick()
                     self._save_state()
+
+    def _tick(self) -> None:
+        """Count the time since the last call, or since the epoch began, to the epoch."""
+        now = time.monotonic()
+        self.progress.epoch_s += now - self.ticked
+        self.ticked = now
 
     def _mine(self, indices: Sequence[int], step: int) -> list[list[int]]:
         """The parts of a step's clips that this process computes."""
@@ -283,9 +294,12 @@ class Trainer:
     def _finish(self) -> Classifier:
         """Keep the last weights where none were chosen, evaluate on the test clips, and plot."""
         row: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
-        if not self.splits.val or self.config.run.keep == "last":
+        last = not self.splits.val or self.config.run.keep == "last"
+        kept = self.progress.epoch if last else self.progress.best_epoch
+        held_out = held_out_scores(self.folder, kept)
+        if last:
             with self.average.swapped(self.trained):
-                self._save_model(row)
+                self._save_model(row | held_out)
         self.accelerator.wait_for_everyone()
         self.model.load_state_dict(load_folder(self.folder / MODEL).state_dict())
         if self.splits.test:
@@ -295,10 +309,10 @@ class Trainer:
             metrics = self._scores(features, self.folder / "confusion.png")
             row["test"] = asdict(metrics)
             self.record.add(row)
-            self._save_model(row)
+            self._save_model(row | held_out)
             self.record.note(f"test: {metrics} ({metrics.clips} clips)")
         if self.main:
-            plot_curves(read_metrics(self.folder), self.folder / "curves.png")
+            plot_curves(read_metrics(self.folder), self.folder / CURVES)
         if self.progress.unreadable:
             self.record.note(f"{len(self.progress.unreadable)} unreadable clips were left out")
         self.record.note(f"model and records are in {self.folder}")
@@ -307,12 +321,9 @@ class Trainer:
 
     def _introduce(self) -> None:
         """Say what is about to happen."""
-        splits, count = self.splits, sum(p.numel() for p in self.model.parameters())
-        classes = f"of {len(splits.labels)} classes" if splits.labels else "without labels"
         resumed = f", resumed at step {self.progress.step}" if self.progress.step else ""
         self.record.note(
-            f"{self.config.name}: {len(splits.train)} training, {len(splits.val)} held-out and "
-            f"{len(splits.test)} test clips {classes}; {count:,} parameters; "
+            f"{self.config.name}: {self.splits}; {self.model.num_parameters:,} parameters; "
             f"{self.per_epoch} steps an epoch on {self.accelerator.device}{resumed}"
         )
 

@@ -67,6 +67,7 @@ class Objective:
         if not distill.weight:
             return loss
         if self.teacher is not None:
+            self.ledger.add_teacher(self.teacher.config, batch.lengths)
             with torch.no_grad():
                 target = self.teacher(batch.spectrograms, hop_ms=batch.steps_ms)
             return torch.lerp(loss, self._followed(logits, target), distill.weight)

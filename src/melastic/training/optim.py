@@ -55,7 +55,9 @@ def learning_rate(config: OptimConfig, step: int, *, total: int, per_epoch: int)
         progress = first + (last - first) * (step - warmup) / max(1, total - warmup)
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "step":
-        passed = sum(step // per_epoch >= milestone for milestone in config.milestones)
+        before = first * (total // per_epoch) / (last - first)
+        epoch = round(before) + step // per_epoch
+        passed = sum(epoch >= milestone for milestone in config.milestones)
         return config.lr * config.decay**passed
     return config.lr
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from melastic.config import ModelConfig
-from melastic.data.loader import ClipDataset, longest_frames
+from melastic.data.loader import ClipDataset, seen_frames
 from melastic.data.sampler import dealt
 from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime
@@ -52,8 +52,7 @@ class Parts:
         frontend, features = self.model.frontend, self.clips.features
         view, hop_ms = self.clips.view(epoch, index), frontend.hop_ms
         seen = features.frames(index) * features.view.step_ms(hop_ms) / view.step_ms(hop_ms)
-        longest = longest_frames(view, frontend)
-        frames = max(1, round(seen if longest is None else min(seen, longest)))
+        frames = seen_frames(max(1, round(seen)), view, frontend)
         if self.model.patches.remainder == "crop":
             frames = max(frames, (patch or self.model.patches.patch).time)
         size = FreqTime(frontend.num_mels, frames)

@@ -82,6 +82,17 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def held_out_scores(folder: Path, epoch: int | None) -> dict[str, Any]:
+    """What the weights of an epoch reached on the held-out clips, as ``val``; empty if unknown.
+
+    Args:
+        folder: of the run.
+        epoch: its number, from 1.
+    """
+    rows = [row for row in read_metrics(folder) if row["epoch"] == epoch and "val" in row]
+    return {"val": rows[0]["val"]} if rows else {}
+
+
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested rows with slashes between the names."""
     flat: dict[str, Any] = {}

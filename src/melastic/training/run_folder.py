@@ -10,6 +10,10 @@ from melastic.training.state import STATE
 
 CONFIG, MODEL = "config.json", "model"
 """Settings of the run, and the folder of its model."""
+CURVES = "curves.png"
+"""What a run draws when all else is done: its presence says that it has ended."""
+PHASE = "phase-{}"
+"""Folder of a phase that is not the last."""
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
@@ -21,7 +25,8 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     if resume:
         read_run_config(folder)
         return
-    if (folder / STATE).exists() or (folder / MODEL).exists():
+    begun = [folder, *folder.glob(PHASE.format("*"))]
+    if any((place / made).exists() for place in begun for made in (STATE, MODEL)):
         raise InputError(
             f"{folder}: holds a run already; continue it with --resume {folder}, or name another "
             "folder with --out"

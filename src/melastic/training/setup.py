@@ -15,12 +15,13 @@ from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
 from melastic.data.features import Features
-from melastic.data.loader import longest_frames
+from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
 from melastic.data.sampler import TokenBudgetSampler, balanced_weights
 from melastic.devices import reading_processes
 from melastic.errors import InputError, unknown_name
 from melastic.evaluation.cost import tokens_of
+from melastic.frontend.normalize import fixed_frames
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import PRESETS
 from melastic.progress import bar, note
@@ -41,6 +42,12 @@ class Splits:
     """Classes; none in pretraining."""
     multi_label: bool
 
+    def __str__(self) -> str:
+        """How many clips of how many classes."""
+        classes = f"of {len(self.labels)} classes" if self.labels else "without labels"
+        numbers = f"{len(self.train)} training, {len(self.val)} held-out and {len(self.test)} test"
+        return f"{numbers} clips {classes}"
+
 
 def split_clips(config: TrainConfig) -> Splits:
     """Read the manifest and share its clips out.
@@ -60,7 +67,7 @@ def split_clips(config: TrainConfig) -> Splits:
     train = select(clips, data.train)
     val = select(clips, data.val) if data.val else []
     if data.val_share:
-        train, val = hold_out(train, data.val_share, config.run.seed)
+        train, val = hold_out(train, config)
     test = select(clips, data.test) if data.test else []
     places = {
         name: {(clip.path, clip.start_s) for clip in chosen}
@@ -91,17 +98,41 @@ def split_clips(config: TrainConfig) -> Splits:
     return Splits(train, val, test, labels, multi)
 
 
-def hold_out(clips: Sequence[Clip], share: float, seed: int) -> tuple[list[Clip], list[Clip]]:
-    """Share clips out at random, label by label: (to train on, held out)."""
+def hold_out(clips: Sequence[Clip], config: TrainConfig) -> tuple[list[Clip], list[Clip]]:
+    """Share clips out at random, label by label: (to train on, held out).
+
+    Each label, or combination of labels, has its share to the nearest whole clip below or above, so
+    that all of them together have theirs.
+
+    Args:
+        clips: that a run trains on or holds out.
+        config: its settings.
+
+    Raises:
+        InputError: if the share is less than half a clip.
+    """
+    share, seed = config.data.val_share, config.data.split_seed
+    seed = config.run.seed if seed is None else seed
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for index, clip in enumerate(clips):
         groups[clip.labels].append(index)
+    wanted = {labels: share * len(members) for labels, members in groups.items()}
+    count = {labels: int(exact) for labels, exact in wanted.items()}
+    total = round(share * len(clips))
+    if not total:
+        raise InputError(
+            f"data.val_share holds clips out, {share:g} of {len(clips)} is less than one; raise it "
+            "or leave it out"
+        )
+    remainders = sorted(wanted, key=lambda labels: count[labels] - wanted[labels])
+    for labels in remainders[: total - sum(count.values())]:
+        count[labels] += 1
     held: set[int] = set()
     for labels, members in groups.items():
         order = torch.randperm(
             len(members), generator=generator(seed, "hold out", *labels)
         ).tolist()
-        held |= {members[i] for i in order[: round(share * len(members))]}
+        held |= {members[i] for i in order[: count[labels]]}
     return (
         [clip for i, clip in enumerate(clips) if i not in held],
         [clip for i, clip in enumerate(clips) if i in held],
@@ -189,7 +220,11 @@ def check_views(
         )
     least = min(hops) * min(pooling.factor for pooling in (*draws.poolings, view.pooling))
     longest_ms = max(read) * features.view.step_ms(frontend.hop_ms) * (1 + config.augment.warp_time)
-    for frames in (whole // factor, max(whole // factor, round(longest_ms / least))):
+    fewest = whole // factor
+    for frames in (
+        fixed_frames(frontend, max(hops) * factor) or fewest,
+        fixed_frames(frontend, least) or max(fewest, round(longest_ms / least)),
+    ):
         for patch in (*draws.patches, view.patch):
             size = FreqTime(frontend.num_mels, frames)
             model.config.patches.grid(size, None if patch is None else freq_time(patch))
@@ -239,15 +274,12 @@ def build_sampler(
     left_out: Container[int],
 ) -> TokenBudgetSampler:
     """Batches of training clips by their tokens in the run's own view, before augmentation."""
-    num_mels, longest = (
-        model.config.frontend.num_mels,
-        longest_frames(config.view, features.frontend),
-    )
-    patch = None if config.view.patch is None else freq_time(config.view.patch)
+    frontend, view = model.config.frontend, config.view
+    patch = None if view.patch is None else freq_time(view.patch)
     tokens = []
     for index in range(len(splits.train)):
         frames = 1 if index in left_out else features.frames(index)
-        size = FreqTime(num_mels, min(frames, longest or frames))
+        size = FreqTime(frontend.num_mels, seen_frames(frames, view, frontend))
         tokens.append(tokens_of(model.config, size, patch=patch, keep=config.view.keep))
     return TokenBudgetSampler(
         tokens,

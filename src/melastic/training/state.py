@@ -38,7 +38,9 @@ class Progress:
     average_count: int = 0
     """Epochs that the averaged weights hold."""
     elapsed_s: float = 0.0
-    """Time spent so far (s)."""
+    """Time of the epochs done (s)."""
+    epoch_s: float = 0.0
+    """Time so far of the epoch that is under way (s)."""
     train_gmacs: float = 0.0
     """Multiply-adds of the epochs done (10^9)."""
     costs: dict[str, float] = field(default_factory=dict)

@@ -81,7 +81,7 @@ def convert(state_dict: Mapping[str, Any], origin: str, facts: Facts) -> tuple[C
         given=given,
         read_off=read,
         assumed=assumed | state.assumed,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=model.num_parameters,
         comparisons=tuple(compare(model, state_dict, origin)),
     )
     return model, report
