@@ -220,6 +220,8 @@ def _encoder(architecture: Architecture) -> EncoderConfig:
             mlp_ratio=a.mlp_ratio,
         )
     if a.encoder == "mamba":
+        if a.variant not in get_args(Variant):
+            raise unknown_name("variant", str(a.variant), get_args(Variant))
         return MambaConfig(dim=a.dim, depth=a.depth, variant=a.variant, state=a.state)
     if a.encoder != "transformer":
         raise unknown_name("encoder", str(a.encoder), ("transformer", "mamba", "windows"))

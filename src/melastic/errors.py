@@ -30,7 +30,7 @@ def check_range(
     """
     for name in names:
         value = getattr(config, name)
-        if value is not None and not low <= value <= high:
+        if value is not None and (not low <= value <= high or abs(value) == math.inf):
             rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
             raise InputError(f"{where}.{name} is {rule}, got {value}")
 

@@ -30,6 +30,12 @@ def checked(spectrograms: Spectrograms, num_mels: int) -> list[Float[Tensor, "fr
     if not clips:
         raise InputError("a batch needs at least one spectrogram, got none")
     for i, clip in enumerate(clips):
+        if not isinstance(clip, Tensor) or not clip.is_floating_point():
+            kind = clip.dtype if isinstance(clip, Tensor) else type(clip).__name__
+            raise InputError(
+                f"spectrogram {i} must be a tensor of real numbers, got {kind}; use "
+                "melastic.log_mel or model.spectrogram"
+            )
         if clip.ndim != 2 or clip.shape[0] != num_mels or clip.shape[1] < 1:
             raise InputError(
                 f"spectrogram {i} must have the shape ({num_mels} mel bins, frames), got "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from melastic.data.sounds import SOUNDS, clip_seconds, make_sound, write_sound_set
+from melastic.errors import InputError
 from melastic.frontend.fbank import log_mel
 
 CLIP_0_S = 1.4285528377621155
@@ -151,7 +152,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple
     """A small set of seed 2: its manifest, and the progress heard while it was written."""
     heard: list[tuple[int, int]] = []
     manifest = write_sound_set(
-        tmp_path_factory.mktemp("finished") / "set",
+        tmp_path_factory.mktemp("finished") / "set" / "manifest.csv",
         clips_per_class=5,
         seed=2,
         on_clip=lambda done, total: heard.append((done, total)),
@@ -184,7 +185,7 @@ def test_files_hold_the_clips_that_are_made(finished):
 
 def test_a_set_written_twice_is_the_same_to_the_byte(finished, tmp_path: Path):
     manifest, _ = finished
-    write_sound_set(tmp_path, clips_per_class=5, seed=2)
+    write_sound_set(tmp_path / "manifest.csv", clips_per_class=5, seed=2)
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 1 + 5 * len(SOUNDS)
     for file in files:
@@ -192,16 +193,27 @@ def test_a_set_written_twice_is_the_same_to_the_byte(finished, tmp_path: Path):
 
 
 @pytest.mark.parametrize("last", [1, 5 * len(SOUNDS)], ids=["first clip", "last clip"])
-def test_an_interrupted_set_has_no_manifest(tmp_path: Path, last: int):
-    (tmp_path / "manifest.csv").write_text("of an earlier set")
-
+def test_an_interrupted_set_has_no_manifest_and_no_half_of_a_clip(tmp_path: Path, last: int):
     def stop(done: int, total: int) -> None:
         if done == last:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_sound_set(tmp_path, clips_per_class=5, on_clip=stop)
+        write_sound_set(tmp_path / "set.csv", clips_per_class=5, on_clip=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["audio"]
+    assert len(list((tmp_path / "audio").iterdir())) == last
+
+
+def test_a_set_touches_nothing_else_and_grows_but_never_changes_another(tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("of other clips")
+    write_sound_set(tmp_path / "set.csv", clips_per_class=5, seed=2)
+    assert (tmp_path / "manifest.csv").read_text() == "of other clips"
+    before = {path: path.read_bytes() for path in (tmp_path / "audio").iterdir()}
+    write_sound_set(tmp_path / "set.csv", clips_per_class=6, seed=2)
+    with pytest.raises(InputError, match="is of another set, which would be changed"):
+        write_sound_set(tmp_path / "other.csv", clips_per_class=5, seed=3)
+    assert not (tmp_path / "other.csv").exists()
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_progress_counts_every_clip_once(finished):
@@ -218,13 +230,13 @@ def test_an_unknown_sound_is_refused_with_the_nearest_names():
 
 def test_too_few_clips_are_refused_before_anything_is_written(tmp_path: Path):
     with pytest.raises(ValueError, match=r"at least 5, got 4; ask for more"):
-        write_sound_set(tmp_path / "set", clips_per_class=4)
+        write_sound_set(tmp_path / "set" / "a.csv", clips_per_class=4)
     assert not (tmp_path / "set").exists()
 
 
 def test_low_sample_rates_are_refused_before_anything_is_written(tmp_path: Path):
     with pytest.raises(ValueError, match=r"at least 16000, got 8000; make"):
-        write_sound_set(tmp_path / "set", sample_rate=8000)
+        write_sound_set(tmp_path / "set" / "a.csv", sample_rate=8000)
     assert not (tmp_path / "set").exists()
 
 

@@ -93,6 +93,10 @@ def save(
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a model is saved to a folder, this is a file; name another")
+    if (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+        raise InputError(
+            f"{folder}: holds a {CONFIG} that is of no model, such as a run's; name another folder"
+        )
     config = {"format": FORMAT, "version": VERSION, "model": to_json(model.config)}
     state = {
         name: value.detach().to("cpu", dtype).contiguous()

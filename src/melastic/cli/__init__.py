@@ -4,6 +4,7 @@ Results go to stdout, progress and warnings to stderr. Exit code 0 only on succe
 usage or bad input (one clear line), 1 for a fault of ours.
 """
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,11 @@ VERBS = {
     "data stats": ("measure mean and deviation of log-mels", "data:stats"),
 }
 """Each verb: what it does, and the function that does it."""
+OUTSIDE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""What the system refuses is no fault of ours."""
 ALONE = {"recipes": "recipes list"}
 """Verbs that mean another one when nothing follows."""
 
@@ -41,12 +47,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError as error:
         _complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        _complain("stopped")
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in OUTSIDE:
+            raise
+        _complain(
+            f"{error.filename or 'a file'}: {error.strerror}; name another place, or make room"
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain("stopped")
+        sys.exit(130)
 
 
 def _run(arguments: list[str]) -> int:

@@ -152,13 +152,11 @@ def doctor(arguments: Sequence[str], prog: str) -> int:
 def _generate(args: PrepareArguments) -> int:
     """Generate the package's own sound set."""
     with bar("generating sounds") as advance:
-        manifest = write_sound_set(
-            args.out.parent,
+        write_sound_set(
+            args.out,
             clips_per_class=args.clips_per_class,
             seed=args.seed,
             on_clip=advance,
         )
-    if manifest != args.out:
-        manifest.replace(args.out)
     sys.stdout.write(f"{args.out}: {args.clips_per_class} clips of each class\n")
     return 0

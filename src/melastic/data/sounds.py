@@ -5,6 +5,7 @@ average spectrum says too little: they differ in what happens over time.
 """
 
 import csv
+import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from melastic.checkpoints.store import replacing
 from melastic.data import synthesis as syn
 from melastic.data.synthesis import Stage, Wave
 from melastic.errors import InputError, unknown_name
@@ -234,7 +236,7 @@ def make_sound(
 
 
 def write_sound_set(
-    folder: Path,
+    manifest: Path,
     *,
     clips_per_class: int = 60,
     seed: int = 0,
@@ -244,42 +246,53 @@ def write_sound_set(
     """Write the sound set as 16-bit FLAC files with a manifest, which is written last.
 
     Args:
-        folder: Where `audio/` and `manifest.csv` go; made where it is missing.
+        manifest: The manifest (CSV); clips go to `audio/` beside it.
         clips_per_class: Clips of each class, at least five; three fifths of them train.
         seed: Number of the set.
         sample_rate: Samples per second, 16000 or more.
         on_clip: Called after every clip with the clips written so far and the clips in all.
 
     Returns:
-        Path of the manifest, with the columns file, label, split and duration_s.
+        The manifest, with the columns file, label, split and duration_s.
 
     Raises:
         InputError: There are too few clips for train, val and test, the sample rate is too low or
-            the seed negative; nothing is written then.
+            the seed negative, and nothing is written; or a clip of another set is in the way.
     """
     remedy = "ask for more so that each class has train, val and test clips"
     _at_least(_FEWEST_CLIPS, remedy, clips_per_class=clips_per_class)
     _at_least(_LOWEST_RATE, _RATE_REMEDY, sample_rate=sample_rate)
     _at_least(0, "count from 0", seed=seed)
-    manifest = folder / "manifest.csv"
-    manifest.unlink(missing_ok=True)
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
     clips = [(label, index) for label in SOUNDS for index in range(clips_per_class)]
     rows: list[tuple[str, str, str, str]] = []
     for label, index in clips:
         file = f"audio/{label}_{index:04d}.flac"
         wave = make_sound(label, index, seed=seed, sample_rate=sample_rate)
-        soundfile.write(folder / file, wave, sample_rate, format="FLAC", subtype="PCM_16")
+        _write_clip(manifest.parent / file, wave, sample_rate)
         split = _SPLITS[index % len(_SPLITS)]
         rows.append((file, label, split, f"{len(wave) / sample_rate:.6f}"))
         if on_clip is not None:
             on_clip(len(rows), len(clips))
-    part = folder / "manifest.csv.part"
-    with part.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(manifest) as part, part.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("file", "label", "split", "duration_s"))
         writer.writerows(rows)
-    return part.replace(manifest)
+    return manifest
+
+
+def _write_clip(path: Path, wave: npt.NDArray[np.float32], sample_rate: int) -> None:
+    """Write a clip whole or not at all; one that is there already must be the same."""
+    coded = io.BytesIO()
+    soundfile.write(coded, wave, sample_rate, format="FLAC", subtype="PCM_16")
+    if path.exists():
+        if path.read_bytes() != coded.getvalue():
+            raise InputError(
+                f"{path}: is of another set, which would be changed; name another folder, or "
+                "delete that set"
+            )
+        return
+    with replacing(path) as part:
+        part.write_bytes(coded.getvalue())
 
 
 def _at_least(lowest: int, remedy: str, **given: int) -> None:

@@ -19,9 +19,11 @@ from melastic.errors import InputError
 from melastic.evaluation.evaluate import evaluate_features, kept_patches
 from melastic.evaluation.seen import frames_through, readable_samples
 from melastic.evaluation.sweep_rows import TABLE, Row, open_table, row_of, write_rows
+from melastic.frontend.audio import duration_s
 from melastic.frontend.normalize import fewest_samples
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import Pooling, View, plain_size
+from melastic.progress import note
 
 OnRow = Callable[[Row, int, int], None]
 """Told about a view that is measured: its row, views done, views in all."""
@@ -130,6 +132,8 @@ def sweep(
     for group in groups:
         features = SharedAudio(decoded, group[0], cache_mb=memory_mb - shared)
         failed = features.fill(max_unreadable=max_unreadable)
+        for reason in failed.values() if group is groups[0] else ():
+            note(f"left out: {reason}")
         first = next(index for index in range(len(clips)) if index not in failed)
         for view in group:
             features.view = view
@@ -162,8 +166,7 @@ def check_views(
     samples = readable_samples(clips, config.frontend.sample_rate)
     unread = [i for i in range(len(clips)) if i not in samples]
     if len(unread) > max_unreadable:
-        reason = f"{clips[unread[0]].path}: cannot be read"
-        raise too_many_unreadable([reason] * len(unread), max_unreadable)
+        raise too_many_unreadable([_why(clips[i].path) for i in unread], max_unreadable)
     fewest = fewest_samples(config.frontend)
     long_enough = {i: count for i, count in samples.items() if count >= fewest} or samples
     shortest = min(long_enough, key=long_enough.__getitem__)
@@ -226,6 +229,15 @@ def _warm_up(model: Classifier, features: Features, index: int) -> None:
     device = model.patch_embed.bias.device
     step_ms = view.step_ms(config.frontend.hop_ms)
     model([spectrogram.to(device)], view.patch, step_ms, kept)
+
+
+def _why(path: Path) -> str:
+    """Why a file cannot be opened."""
+    try:
+        duration_s(path)
+    except InputError as error:
+        return str(error)
+    return f"{path}: cannot be read"
 
 
 def _by_resolution(views: Sequence[View]) -> Iterator[list[View]]:

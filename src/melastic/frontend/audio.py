@@ -17,6 +17,8 @@ from torch import Tensor
 
 from melastic.errors import InputError
 
+LOUDEST = 1e6
+"""Largest sample that a file of real numbers may hold; some are written as 16-bit numbers are."""
 SAMPLE_RATE = 16_000
 """Samples per second (Hz) unless said otherwise."""
 _PROMISE = re.compile(
@@ -71,13 +73,33 @@ def samples_of(
             f"a clip is a path, a tensor or an array of samples, got "
             f"{type(path_or_waveform).__name__}; try torch.tensor(…)"
         )
+    if isinstance(path_or_waveform, np.ndarray):
+        native = path_or_waveform.dtype.newbyteorder("=")
+        path_or_waveform = np.ascontiguousarray(path_or_waveform, dtype=native)
     waveform = torch.as_tensor(path_or_waveform)
+    check_samples(waveform)
     if waveform.ndim != 1:
         raise InputError(
             f"a waveform has one axis (samples), got shape {tuple(waveform.shape)}; average its "
             "channels first"
         )
     return waveform, "waveform"
+
+
+def check_samples(waveform: Float[Tensor, "*clips samples"]) -> None:
+    """Refuse what is no tensor of real numbers.
+
+    Raises:
+        InputError: naming what it is.
+    """
+    if not isinstance(waveform, Tensor):
+        kind = type(waveform).__name__
+        raise InputError(f"a waveform is a tensor, got {kind}; try torch.from_numpy(…)")
+    if not waveform.is_floating_point():
+        raise InputError(
+            f"samples are real numbers in [-1, 1], got {waveform.dtype}; divide 16-bit samples by "
+            "32768"
+        )
 
 
 def load_audio(
@@ -103,13 +125,17 @@ def load_audio(
             not numbers; the message names the file and the remedy.
     """
     path = Path(path)
-    if sample_rate < 1:
+    if not 1 <= sample_rate < math.inf:
         raise InputError(f"sample_rate must be positive, got {sample_rate} Hz; try {SAMPLE_RATE}")
     _check_file(path)
     samples, rate = _decode(path, start_s, end_s)
     if not np.isfinite(samples).all():
         raise InputError(
             f"{path}: audio must be finite numbers, found NaN or infinity; export the file again"
+        )
+    if len(samples) and (loudest := np.abs(samples).max()) > LOUDEST:
+        raise InputError(
+            f"{path}: samples are in [-1, 1], found {loudest:.3g}; export the file again"
         )
     mono = samples.mean(axis=1)
     if rate != sample_rate and len(mono):

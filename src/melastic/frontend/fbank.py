@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from melastic.constants import constant
 from melastic.errors import InputError
+from melastic.frontend.audio import check_samples
 
 PREEMPHASIS = 0.97
 """Share of the previous sample that is subtracted from each sample."""
@@ -68,6 +69,7 @@ def log_mel(
     Source: Kaldi's ``compute-fbank-feats``, with the settings of YuanGongND/ast
         (``htk_compat``, no energy, no dither).
     """
+    check_samples(waveform)
     window, hop = frame_sizes(sample_rate, hop_ms=hop_ms, window_ms=window_ms)
     if num_mels < 1:
         raise InputError(f"num_mels must be at least 1, got {num_mels}; try 128")
@@ -78,6 +80,8 @@ def log_mel(
             f"{sample_rate} Hz), got {samples} samples; give a longer clip or a shorter window_ms"
         )
     clips = waveform.reshape(-1, samples)
+    if not len(clips):
+        raise InputError(f"log-mels need clips, got the shape {tuple(waveform.shape)}")
     if clips.dtype not in (torch.float32, torch.float64):
         clips = clips.float()
     taper = _taper(window, waveform.device)
@@ -108,6 +112,8 @@ def frame_sizes(sample_rate: int, *, hop_ms: float, window_ms: float) -> tuple[i
     """
     if sample_rate < 1:
         raise InputError(f"sample_rate must be positive, got {sample_rate} Hz; try 16000")
+    if not max(abs(hop_ms), abs(window_ms)) < math.inf:
+        raise InputError(f"hop_ms and window_ms are finite, got {hop_ms} and {window_ms}; try 10")
     window, hop = int(sample_rate * window_ms / 1000), int(sample_rate * hop_ms / 1000)
     if window < 2:
         raise InputError(

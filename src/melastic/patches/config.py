@@ -7,6 +7,9 @@ from melastic.errors import InputError
 from melastic.patches.fold import Fold, folded_grid
 from melastic.patches.grid import FreqTime, PatchGrid, Remainder
 
+LONGEST_PATCH = 10_000
+"""Frames of the longest patch: kernels of more would not fit in memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelResize:
@@ -65,6 +68,10 @@ class PatchConfig:
             raise InputError(
                 f"a patch spans at most the {size.freq} mel bins, got {patch.freq}; try "
                 f"{size.freq} or fewer"
+            )
+        if patch.time > LONGEST_PATCH:
+            raise InputError(
+                f"a patch spans at most {LONGEST_PATCH} frames, got {patch.time}; try 16"
             )
         if self.fold is not None:
             return folded_grid(size, patch, self.fold)

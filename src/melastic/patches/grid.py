@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 from melastic.errors import InputError
@@ -29,12 +30,12 @@ def freq_time(size: int | Sequence[int]) -> FreqTime:
     Raises:
         InputError: if it is not one or two positive whole numbers.
     """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(n, int) and n >= 1 for n in pair):
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in pair):
         raise InputError(
             f"a size is one positive whole number or a pair (freq, time), got {size!r}; try 16"
         )
-    return FreqTime(*pair)
+    return FreqTime(*map(int, pair))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

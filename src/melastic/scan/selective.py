@@ -183,6 +183,7 @@ def _check(
     batch, dim, length = u.shape
     state = A.shape[1]
     wanted = {
+        "u": (u, (batch, dim, length)),
         "delta": (delta, (batch, dim, length)),
         "A": (A, (dim, state)),
         "B": (B, (batch, state, length)),
@@ -207,6 +208,8 @@ def _check(
 
 def _check_borders(cu_seqlens: Tensor, batch: int, length: int) -> None:
     """Refuse borders that are not those of clips one behind the other."""
+    if not isinstance(cu_seqlens, Tensor):
+        raise InputError(f"cu_seqlens is a tensor, got {cu_seqlens!r}; try torch.tensor(…)")
     ends = cu_seqlens.tolist() if cu_seqlens.ndim == 1 else []
     rising = len(ends) > 1 and all(a < b for a, b in pairwise(ends))
     whole = rising and not cu_seqlens.is_floating_point() and (ends[0], ends[-1]) == (0, length)

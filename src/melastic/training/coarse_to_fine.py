@@ -34,7 +34,7 @@ from melastic.training.course import course_of, epochs_in, ledger_text, summary_
 from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.phases import Phase, with_equal_parts
-from melastic.training.record import read_metrics
+from melastic.training.record import check_trackers, read_metrics
 from melastic.training.run_folder import CURVES, PHASE, begin, check_folder
 from melastic.training.setup import split_clips, workers_for
 from melastic.training.stage import Stage
@@ -64,6 +64,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
     accelerator = _accelerator(config.run)
     if accelerator.is_main_process:
         check_folder(folder, resume=resume)
+        check_trackers(config)
         split_clips(config)  # what is wrong in the last phase is said before the first
     accelerator.wait_for_everyone()
     begun, before = resume, None

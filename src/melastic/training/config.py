@@ -1,6 +1,7 @@
 """Everything a training run depends on. Each default stands here once, with its unit."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -134,9 +135,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
         for name in ("lr", "epochs", "batch_tokens", "accumulate", "tail_epochs"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"optim.{name} must be positive, got {getattr(self, name)}")
         check_range("optim", self, ("weight_decay", "warmup_steps"), 0)
+        check_range("optim", self, ("decay",), 0, 1)
+        if min(self.milestones, default=0) < 0:
+            raise InputError(f"optim.milestones are epochs from 0 on, got {self.milestones}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise InputError(
                 f"optim.clip_norm must be positive, got {self.clip_norm}; None does not cut"
@@ -207,6 +211,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Refuse counts below one."""
         check_range("run", self, ("save_every_s",), 0)
+        check_range("run", self, ("seed",), -(2**63), 2**63 - 1)
         if self.evaluate_every < 1 or (self.patience is not None and self.patience < 1):
             raise InputError("run.evaluate_every and run.patience are at least 1")
 

@@ -105,6 +105,16 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check_trackers(config: TrainConfig) -> None:
+    """Refuse a run whose trackers are not installed.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name in config.run.trackers:
+        _needed(name)
+
+
 def _needed(name: str) -> ModuleType:
     """An optional package."""
     import importlib

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from melastic.checkpoints.store import read_json, write_json
+from melastic.checkpoints.store import WEIGHTS, read_json, write_json
 from melastic.errors import InputError
 from melastic.serialize import to_json
 from melastic.training.config import TrainConfig, config_from
@@ -25,8 +25,10 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     if resume:
         read_run_config(folder)
         return
+    if (folder / WEIGHTS).exists():
+        raise InputError(f"{folder}: holds a model; name another folder with --out")
     begun = [folder, *folder.glob(PHASE.format("*"))]
-    if any((place / made).exists() for place in begun for made in (STATE, MODEL)):
+    if any((place / made).exists() for place in begun for made in (STATE, MODEL, CONFIG)):
         raise InputError(
             f"{folder}: holds a run already; continue it with --resume {folder}, or name another "
             "folder with --out"

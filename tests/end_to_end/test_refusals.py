@@ -1,0 +1,140 @@
+"""What a user can get wrong is one line that says what would work, and nothing is lost."""
+
+import ast
+import errno
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+
+import melastic.cli.show
+from melastic.errors import InputError
+from melastic.training.coarse_to_fine import train
+from melastic.training.config import RunConfig
+from tests.end_to_end.shell import melastic as run
+from tests.end_to_end.test_commands import one_line
+from tests.models import small
+from tests.training.test_resume import settings
+from tests.training.test_run_folder import contents
+
+
+def test_training_in_a_model_folder_is_refused_and_the_model_stays(tones, tmp_path):
+    small("mean").save(tmp_path / "model")
+    before = contents(tmp_path / "model")
+    with pytest.raises(InputError, match="holds a model; name another folder with --out"):
+        train(settings(tones), tmp_path / "model")
+    assert contents(tmp_path / "model") == before
+
+
+def test_a_model_is_not_saved_over_the_settings_of_a_run(tones, tmp_path):
+    train(settings(tones, epochs=1), tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"holds a config\.json that is of no model"):
+        small("mean").save(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
+    tones, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match="wandb, which is not installed"):
+        train(replace(settings(tones), run=RunConfig(trackers=("wandb",))), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_what_the_system_refuses_is_one_line(number, monkeypatch):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "there/x.csv")
+
+    monkeypatch.setattr(melastic.cli.show, "list_models", refuse)
+    done = run("models")
+    assert f"there/x.csv: {os.strerror(number)}; name another place" in one_line(done)
+
+
+def test_a_folder_in_place_of_a_manifest_is_refused(tmp_path):
+    (tmp_path / "set.csv").mkdir()
+    done = run("data", "prepare", "sounds", "--out", tmp_path / "set.csv")
+    assert "is a folder" in one_line(done)
+
+
+UNTYPED = {
+    "optim(lr=math.inf)": "optim.lr must be positive",
+    "optim(weight_decay=math.inf)": "optim.weight_decay is at least 0",
+    "optim(decay=math.nan)": "optim.decay is in",
+    "optim(milestones=(-5,))": "optim.milestones are epochs from 0",
+    "RunConfig(seed=10**23)": "run.seed is in",
+    "create('aum-nano', num_classes=2, variant='foo')": "variant 'foo'",
+    "model([clip], patch=(16, 10**13))": "at most 10000 frames",
+    "model([clip], patch=1.5)": "one positive whole number",
+    "model([clip.numpy()])": "a tensor of real numbers, got ndarray",
+    "model([clip.int()])": "a tensor of real numbers, got torch.int32",
+    "model.classify(sound.short())": "divide 16-bit samples by 32768",
+    "log_mel(sound.numpy())": "a waveform is a tensor, got ndarray",
+    "log_mel(sound.short())": "divide 16-bit samples by 32768",
+    "log_mel(torch.zeros(0, 9000))": "log-mels need clips",
+    "log_mel(sound, hop_ms=math.nan)": "are finite",
+    "load_audio('x.wav', sample_rate=math.nan)": "must be positive",
+    "scan(x.int(), x, -x[0, :, :2], x[:, :2], x[:, :2])": "u must hold real numbers",
+    "scan(x, x, -x[0, :, :2], x[:, :2], x[:, :2], cu_seqlens=[0, 9])": "cu_seqlens is a tensor",
+    "model([clip], patch=np.int64(8)) - model([clip], patch=8)": "0.",
+    "model([clip], patch=[np.int32(8), 8]) - model([clip], patch=8)": "0.",
+    "model.classify(sound.numpy()[::-1].copy()[::-1]) == model.classify(sound)": "True",
+    "model.classify(sound.numpy().astype('>f4')) == model.classify(sound)": "True",
+}
+"""Calls from Python, where nothing checks types, and what their answer holds."""
+CODE = """
+import math, numpy as np, torch
+from melastic import InputError, create_model as create, load_audio, log_mel
+from melastic import selective_scan as scan
+from melastic.training.config import OptimConfig as optim, RunConfig
+
+model, clip = create("ast-nano", num_classes=2, depth=1), torch.randn(128, 40)
+sound, x = torch.rand(9000), torch.ones(1, 3, 9)
+for call in {calls!r}:
+    try:
+        answer = str(eval(call))
+    except InputError as error:
+        answer = str(error)
+    print(repr(answer))
+"""
+
+
+def test_calls_that_no_type_checker_has_seen_are_answered_or_refused_in_one_line():
+    code = CODE.format(calls=list(UNTYPED))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers = [ast.literal_eval(line) for line in done.stdout.splitlines()]
+    for (call, hint), answer in zip(UNTYPED.items(), answers, strict=True):
+        assert hint in answer, call
+        assert "\n" not in answer, call
+
+
+def test_a_recording_of_absurd_loudness_is_named_and_counts_as_unreadable(tones, tmp_path):
+    samples = np.zeros(9000, dtype=np.float32)
+    samples[7] = 1e30
+    soundfile.write(tmp_path / "huge.wav", samples, 16_000, subtype="FLOAT")
+    done = run("classify", "digits", tmp_path / "huge.wav")
+    assert "huge.wav: samples are in [-1, 1], found 1e+30" in one_line(done)
+    manifest = tmp_path / "clips.csv"
+    good = f"{tones.parent}/low_0.wav,low"
+    manifest.write_text(f"file,label\n{good}\nhuge.wav,low\n")
+    done = run("doctor", manifest)
+    assert "huge.wav" in done.stdout + done.stderr
+
+
+def test_a_sweep_names_the_clips_that_it_leaves_out(tones, tmp_path):
+    train(settings(tones, epochs=1), tmp_path / "run")
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text(f"file,label\n{tones.parent}/low_0.wav,low\nmissing.wav,low\n")
+    words = ("sweep", tmp_path / "run", manifest, "--select", "all", "--hop-ms", "10", "20")
+    done = run(*words, "--out", tmp_path / "a")
+    assert "missing.wav: no such file" in one_line(done)
+    done = run(*words, "--out", tmp_path / "b", "--max-unreadable", "1", check=0)
+    assert done.stderr.count("left out:") == 1
+    assert "missing.wav" in done.stderr
