@@ -4,8 +4,16 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from melastic.evaluation.course_plot import Course, Point, plot_courses, plot_ledger
+from melastic.evaluation.course_plot import (
+    Course,
+    Point,
+    plot_courses,
+    plot_ledger,
+    ticks_between,
+)
 from melastic.frontend.augment import Augmentation
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, phases_of, train
@@ -122,6 +130,14 @@ def test_the_first_run_saves_nothing_and_the_others_what_they_cost_less(tones, t
 def test_operations_are_read_in_a_unit_that_suits_them():
     texts = [macs_text(x) for x in (0.0123, 345.2, 12_070.0, 3_400_000.0)]
     assert texts == ["0.0123 GMACs", "345 GMACs", "12.07 TMACs", "3.4 PMACs"]
+
+
+@given(st.floats(0, 99.9), st.floats(0.01, 100))
+def test_an_axis_of_accuracies_has_at_least_two_ticks_and_not_too_many(low, span):
+    high = min(99.95, low + span)
+    ticks = ticks_between(low, high)
+    assert 2 <= len(ticks) <= 16
+    assert low <= min(ticks) < max(ticks) <= high
 
 
 def test_courses_are_drawn_whatever_they_reach(tmp_path):

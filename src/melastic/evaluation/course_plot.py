@@ -158,9 +158,25 @@ def _accuracies(axes: Any, points: Sequence[Point]) -> None:
     low, high = _room(min(scores), -0.08), _room(max(scores), 0.15)
     axes.set_yscale("function", functions=(_halvings, lambda y: 100 - 100 / np.exp2(y)))
     axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator([tick for tick in TICKS if low <= tick <= high]))
+    axes.yaxis.set_major_locator(FixedLocator(ticks_between(low, high)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def ticks_between(low: float, high: float) -> list[float]:
+    """Accuracies (%) that are written at the axis: the usual ones, or closer ones in a short range.
+
+    Args:
+        low: where the axis begins (%).
+        high: where it ends (%).
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    usual = [float(tick) for tick in TICKS if low <= tick <= high]
+    if len(usual) > 2:
+        return usual
+    closer = MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in closer if low <= tick <= high]
 
 
 def _halvings(score: Any) -> Any:
