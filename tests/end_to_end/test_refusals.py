@@ -38,6 +38,13 @@ def test_a_model_is_not_saved_over_the_settings_of_a_run(tones, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_a_model_whose_weights_were_never_written_is_saved_again(tmp_path):
+    small("mean").save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    small("mean").save(tmp_path)
+    assert melastic.load(tmp_path).num_parameters == small("mean").num_parameters
+
+
 def test_a_tracker_that_is_not_installed_is_named_before_anything_is_written(
     tones, tmp_path, monkeypatch
 ):

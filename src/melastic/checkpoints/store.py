@@ -93,7 +93,7 @@ def save(
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a model is saved to a folder, this is a file; name another")
-    if (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+    if (folder / CONFIG).exists() and "format" not in read_json(folder / CONFIG):
         raise InputError(
             f"{folder}: holds a {CONFIG} that is of no model, such as a run's; name another folder"
         )
