@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from melastic.patches.view import View
 
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
+POOLINGS = ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4")
+SHARES = ("0.3", "0.5", "0.7", "0.8", "0.9", "1")
 FIXED_COLUMNS = ("asc-aum-columns", "--optim.epochs", "15")
 
 
@@ -14,6 +16,7 @@ def steps_of(tokens: int) -> tuple[str, str]:
 
 
 ON_SOUNDS = ("esc50", "--optim.epochs", "120")
+ON_VOICES = ("fsdd-loso",)
 LONGER = ("--optim.epochs", "40", "--draws.ramp-epochs", "10")
 
 
@@ -88,9 +91,9 @@ FAMILIES = {
         dials={
             "patch": tuple(f"128x{frames}" for frames in (2, 3, 4, 5, 6, 8, 10, 12)),
             "hop": HOPS,
-            "pool": ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4"),
+            "pool": POOLINGS,
             "seconds": ("0.3", "0.4", "0.5", "0.6", "0.8", "all"),
-            "keep": ("0.3", "0.5", "0.7", "0.8", "0.9", "1"),
+            "keep": SHARES,
         },
         own=View(patch=(128, 3), hop_ms=10.0),
         whole=("melastic-aum",),
@@ -112,9 +115,9 @@ FAMILIES = {
         dials={
             "patch": tuple(f"128x{frames}" for frames in (4, 6, 8, 10, 12, 16, 20, 24)),
             "hop": HOPS,
-            "pool": ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4"),
+            "pool": POOLINGS,
             "seconds": ("0.5", "1", "1.5", "2.5", "3.5", "all"),
-            "keep": ("0.3", "0.5", "0.7", "0.8", "0.9", "1"),
+            "keep": SHARES,
         },
         own=View(patch=(128, 8), hop_ms=10.0),
         whole=("melastic-ast",),
@@ -124,6 +127,30 @@ FAMILIES = {
             **dict.fromkeys(("pool", "seconds", "keep"), ("ast-8",)),
         },
     ),
+    "voices": Family(
+        models={
+            "ast-2": ON_VOICES,
+            "ast-4": (*ON_VOICES, "--model.patch", "64x4", *steps_of(500)),
+            "ast-20ms": (*ON_VOICES, "--model.hop-ms", "20", *steps_of(500)),
+            "ast-40ms": (*ON_VOICES, "--model.hop-ms", "40", *steps_of(250)),
+            "melastic-ast": ("fsdd-loso-melastic",),
+        },
+        started={},
+        dials={
+            "patch": tuple(f"64x{frames}" for frames in (1, 2, 3, 4, 6, 8)),
+            "hop": HOPS,
+            "pool": POOLINGS,
+            "seconds": ("0.1", "0.2", "0.35", "0.5", "all"),
+            "keep": SHARES,
+        },
+        own=View(patch=(64, 2), hop_ms=10.0),
+        whole=("melastic-ast",),
+        dashed={
+            "patch": ("ast-2", "ast-4"),
+            "hop": ("ast-2", "ast-20ms", "ast-40ms"),
+            **dict.fromkeys(("pool", "seconds", "keep"), ("ast-2",)),
+        },
+    ),
 }
-"""Patches are squares, as FlexiAST's, or span all mel bins: on keywords, and on sounds of up to
-5 s."""
+"""Patches are squares, as FlexiAST's, or span all mel bins: on keywords, on sounds of up to 5 s,
+and on digits of speakers who were never heard."""

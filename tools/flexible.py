@@ -45,9 +45,9 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
     if not missing:
         return
     run = runs_of(arguments) / f"{name}-{seed}"
-    manifest, rule = str(arguments.manifest), arguments.select
-    settings = ["--data.manifest", manifest, "--run.seed", str(seed), "--run.evaluate-every", "10"]
-    settings += splits(rule) if rule else []
+    manifest = str(arguments.manifest)
+    settings = ["--data.manifest", manifest, "--run.evaluate-every", "10"]
+    settings += lessons(seed, arguments)
     if name in models.models:
         carried_out(run, "train", *models.models[name], *settings, *arguments.settings)
     else:
@@ -62,6 +62,15 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
         option = OPTIONS.get(dial, f"--{dial}")
         melastic("sweep", str(run), manifest, option, *models.dials[dial], *chosen)
         result(kept, name, dial, seed).write_bytes((out / "sweep.csv").read_bytes())
+
+
+def lessons(seed: int, arguments: argparse.Namespace) -> list[str]:
+    """Settings of the clips and the random numbers of a seed, or of the fold that stands for it."""
+    rule, column = arguments.select, arguments.folds
+    if not column:
+        return ["--run.seed", str(seed), *(splits(rule) if rule else ())]
+    clips = ("--data.train", f"{rule}{column}!={seed}", "--data.test", f"{rule}{column}={seed}")
+    return [*clips, "--data.val", "None"]
 
 
 def runs_of(arguments: argparse.Namespace) -> Path:
@@ -139,6 +148,7 @@ def commands(arguments: argparse.Namespace, kept: Path) -> list[str]:
     words = f"python tools/flexible.py {arguments.name} {arguments.manifest.name}"
     words += f" --family {arguments.family}" if arguments.family != "squares" else ""
     words += f" --select '{arguments.select}'" if arguments.select else ""
+    words += f" --folds {arguments.folds}" if arguments.folds else ""
     settings = " ".join(["", "--settings", *arguments.settings]) if arguments.settings else ""
     return [
         f"{words} --models {' '.join(names)} --seeds {' '.join(map(str, seeds))}{settings}"
@@ -163,6 +173,7 @@ def notes(arguments: argparse.Namespace, kept: Path) -> list[str]:
 def write(arguments: argparse.Namespace) -> None:
     """Write ``docs/flexible/NAME.md`` and its figures from what is measured."""
     kept = folder(arguments)
+    several = "folds" if arguments.folds else "seeds"
     lines = [
         "# One model for many patch sizes, frame shifts and other dials",
         "",
@@ -172,7 +183,7 @@ def write(arguments: argparse.Namespace) -> None:
         "",
         "Accuracy in per cent on the test clips. Each column is a setting at which all models are",
         "read; fixed models carry the patch size or the frame shift that they were trained at.",
-        "Several seeds: mean, deviation and, in brackets, their number.",
+        f"Several {several}: mean, deviation and, in brackets, their number.",
         *notes(arguments, kept),
     ]
     models = family(arguments)
@@ -188,6 +199,7 @@ def main() -> None:
     parser.add_argument("name", help="of the experiment, such as asc10")
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--select", default="", help="rule in front of split=…, such as asc10=1&")
+    parser.add_argument("--folds", metavar="COLUMN", help="seeds are its folds, each tested once")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--family", default="squares", choices=list(FAMILIES))
     parser.add_argument("--models", nargs="*", help="those that are trained; all unless given")
@@ -203,6 +215,8 @@ def main() -> None:
         said = {"select": arguments.select, "settings": arguments.settings}
         if arguments.family != "squares":
             said["family"] = arguments.family
+        if arguments.folds:
+            said["folds"] = arguments.folds
         begin(folder(arguments), said)
     except InputError as error:
         raise SystemExit(str(error)) from None

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from melastic.patches.view import View
+from melastic.training.run_folder import read_run_config
 from tests.end_to_end.shell import TINY, tool_of
 from tests.evaluation.test_plots import is_drawn
 
@@ -56,3 +57,30 @@ def test_a_started_model_brings_its_start_and_each_model_is_read_at_each_setting
         run("--models", "many")
     with pytest.raises(SystemExit, match="no model 'none' among fixed, many"):
         run("--models", "none")
+
+
+def test_folds_stand_for_seeds_and_each_is_tested_by_models_that_did_not_hear_it(
+    monkeypatch, tmp_path, tool, tones
+):
+    clips = list(csv.DictReader(tones.read_text().splitlines()))
+    manifest = tones.with_name("folds.csv")
+    with manifest.open("w", newline="") as file:
+        table = csv.DictWriter(file, [*clips[0], "speaker"])
+        table.writeheader()
+        table.writerows(clip | {"speaker": str(i % 3)} for i, clip in enumerate(clips))
+    runs = tmp_path / "runs"
+    words = ("voices", manifest, "--runs", runs, "--family", "small", "--folds", "speaker")
+    words += ("--seeds", "1", "2", "--models", "fixed")
+    monkeypatch.setattr(sys, "argv", list(map(str, ("flexible.py", *words))))
+    tool.main()
+    page = (tmp_path / "docs" / "flexible" / "voices.md").read_text()
+    assert "voices folds.csv --family small --folds speaker --models fixed --seeds 1 2" in page
+    assert "Several folds" in page
+    for fold in (1, 2):
+        data = read_run_config(runs / "voices" / f"fixed-{fold}").data
+        assert (data.train, data.test) == (f"speaker!={fold}", f"speaker={fold}")
+        kept = tmp_path / "docs" / "flexible" / "voices" / f"fixed-patch-{fold}.csv"
+        rows = list(csv.DictReader(kept.read_text().splitlines()))
+        assert {int(row["clips"]) for row in rows} == {
+            sum(i % 3 == fold for i in range(len(clips)))
+        }

@@ -25,6 +25,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "asc-aum": mamba.asc_aum,
     "asc-aum-columns": mamba.asc_aum_columns,
     "asc-htsat": windows.asc_htsat,
+    "fsdd-loso-melastic": flexible.fsdd_loso_melastic,
     "fsdd-aum": mamba.fsdd_aum,
     "esc50": esc50.esc50,
     "esc50-aum": mamba.esc50_aum,

@@ -8,6 +8,7 @@ start as sines and cosines, without which such a model learns many times slower.
 from dataclasses import replace
 
 from melastic.recipes.esc50 import esc50
+from melastic.recipes.fsdd import fsdd_loso
 from melastic.recipes.keywords import asc
 from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
 from melastic.training.curriculum import Draws
@@ -19,6 +20,8 @@ COLUMNS = tuple((128, frames) for frames in (2, 3, 4, 5, 6, 8, 10, 12))
 """Patches that span all mel bins, of 20 to 120 ms."""
 LONG_COLUMNS = tuple((128, frames) for frames in (4, 6, 8, 10, 12, 16, 20, 24))
 """The same for sounds of several seconds, of 40 to 240 ms."""
+LOW_COLUMNS = tuple((64, frames) for frames in (1, 2, 3, 4, 6, 8))
+"""The same for 64 mel bins, of 10 to 80 ms."""
 HOPS_MS = tuple(10.0 + 2 * i for i in range(16))
 """ElasticAST's frame shifts: q = 1, 1.2, …, 4 times 10 ms."""
 
@@ -93,6 +96,24 @@ def asc_melastic_columns() -> TrainConfig:
         name="asc-melastic-columns",
         draws=replace(asc_melastic().draws, patches=COLUMNS, ramp_epochs=8),
         optim=replace(base.optim, epochs=30),
+    )
+
+
+def fsdd_loso_melastic() -> TrainConfig:
+    """Spoken digits of an unheard speaker with every dial at once: fold 1, as fsdd-loso."""
+    base = fsdd_loso()
+    return replace(
+        base,
+        name="fsdd-loso-melastic",
+        draws=Draws(
+            patches=LOW_COLUMNS,
+            hops_ms=HOPS_MS,
+            seconds=(0.35, 1.0),
+            keep=(0.7, 1.0),
+            ramp_epochs=15,
+            share=0.7,
+        ),
+        optim=replace(base.optim, epochs=90),
     )
 
 
