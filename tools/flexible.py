@@ -17,7 +17,7 @@ from families import FAMILIES, Family
 from melastic.errors import InputError
 from melastic.evaluation.sweep_plot import plot_sweep
 from melastic.evaluation.sweep_rows import Row, read_rows
-from melastic.patches.view import size_text
+from melastic.patches.dials import size_text
 from melastic.training.run_folder import read_run_config
 
 TITLES = {

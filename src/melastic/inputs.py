@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from melastic.errors import InputError
-from melastic.patches.view import check_hop
+from melastic.patches.dials import check_hop
 
 Spectrograms = Sequence[Float[Tensor, "freq _"]] | Float[Tensor, "clips freq time"]
 Hops = float | Sequence[float] | None

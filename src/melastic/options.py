@@ -8,7 +8,15 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from melastic.errors import InputError
 from melastic.frontend.config import Level
-from melastic.patches.view import Pooling, View, pooling_of, size_of, size_text
+from melastic.patches.dials import (
+    Pooling,
+    check_hop,
+    check_length,
+    check_share,
+    pooling_of,
+    size_of,
+    size_text,
+)
 
 T = TypeVar("T")
 
@@ -83,7 +91,7 @@ def number(word: str) -> float:
 def hop(word: str) -> float:
     """A frame shift (ms)."""
     value = number(word)
-    View(hop_ms=value)
+    check_hop(value)
     return value
 
 
@@ -91,14 +99,15 @@ def seconds(word: str) -> float | None:
     """A length (s), or ``all`` for the whole clip."""
     if word == "all":
         return None
-    View(seconds=number(word))
-    return number(word)
+    value = number(word)
+    check_length(value)
+    return value
 
 
 def share(word: str) -> float:
     """A share of the tokens."""
     value = number(word)
-    View(keep=value)
+    check_share(value)
     return value
 
 

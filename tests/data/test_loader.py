@@ -10,7 +10,8 @@ from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation
 from melastic.frontend.fbank import log_mel
-from melastic.patches.view import Pooling, View
+from melastic.patches.dials import Pooling
+from melastic.patches.view import View
 
 FRONTEND = FrontendConfig(sample_rate=16_000, num_mels=32, hop_ms=10.0, mean=-4.0, std=4.0)
 AUGMENT = Augmentation(mixup=0.5, warp_time=0.2, roll=0.5, noise_db=20, time_masks=1)

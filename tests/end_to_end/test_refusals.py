@@ -145,3 +145,60 @@ def test_a_sweep_names_the_clips_that_it_leaves_out(tones, tmp_path):
     done = run(*words, "--out", tmp_path / "b", "--max-unreadable", "1", check=0)
     assert done.stderr.count("left out:") == 1
     assert "missing.wav" in done.stderr
+
+
+WRONG = {
+    "unknown command": (["clasify", "x"], "did you mean classify"),
+    "unknown sub-command": (["data", "prepar"], "did you mean prepare"),
+    "unknown recipe": (["train", "esc5"], "did you mean esc50"),
+    "unknown model": (["classify", "digis", "x.wav"], "unknown model"),
+    "no recipe": (["train", "--resume", "nowhere"], "holds no run"),
+    "missing manifest": (
+        ["train", "fsdd", "--data.manifest", "none.csv"],
+        "no such manifest",
+    ),
+    "unknown data set": (["data", "prepare", "esc5", "--root", ".", "--out", "m.csv"], "esc50"),
+    "missing root": (["data", "prepare", "esc50", "--out", "m.csv"], "--root is required"),
+    "unknown set without root": (["data", "prepare", "foo", "--out", "m.csv"], "unknown data set"),
+    "nothing to join": (["data", "join", "--out", "m.csv"], "name the manifests"),
+    "option of the generated set": (
+        ["data", "prepare", "fsdd", "--root", ".", "--seed", "3", "--out", "m.csv"],
+        "--seed is for sounds",
+    ),
+    "root of the generated set": (
+        ["data", "prepare", "sounds", "--root", ".", "--out", "m.csv"],
+        "sounds is generated",
+    ),
+    "misspelt option": (["classify", "digits", "x.wav", "--hopms", "20"], "did you mean --hop-ms?"),
+    "missing option": (["embed", "digits", "x.wav"], "--out PATH is required"),
+    "no number": (
+        ["evaluate", "digits", "x.csv", "--workers", "x"],
+        "--workers takes INT, got 'x'",
+    ),
+    "no clips": (["data", "stats", "x.csv", "--most", "0"], "--most is at least 1"),
+    "workers": (["evaluate", "digits", "x.csv", "--workers", "-1"], "--workers is at least 0"),
+    "batch": (
+        ["evaluate", "digits", "x.csv", "--batch-tokens", "0"],
+        "--batch-tokens is at least 1",
+    ),
+    "figure": (["evaluate", "digits", "x.csv", "--confusion", "x.xyz"], "names a PNG file"),
+    "preset": (["classify", "ast-nano", "x.wav"], "a preset without weights"),
+    "pattern": (["models", "zzz"], "no name matches 'zzz'"),
+    "folder for a recipe": (["train", "."], "name a JSON file"),
+    "recipe and resume": (["train", "asc", "--resume", "run"], "got asc"),
+    "mixup": (["train", "asc", "--augment.mixup", "4"], "augment.mixup is in [0, 1], got 4"),
+    "warp": (["train", "asc", "--augment.warp-time", "-2"], "augment.warp_time is at least 0"),
+    "betas": (["train", "asc", "--optim.betas", "2", "3"], "optim.betas are in [0, 1)"),
+    "clipping": (["train", "asc", "--optim.clip-norm", "-1"], "optim.clip_norm must be positive"),
+    "reading": (["train", "asc", "--data.workers", "-1"], "data.workers is at least 0"),
+    "patch": (["train", "asc", "--view.patch", "64x"], "N or FREQxTIME"),
+    "pooling": (["train", "asc", "--view.pooling", "mean"], "none, meanN or maxN"),
+    "level": (["train", "asc", "--model.level", "0"], "floor_db is positive"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, case):
+    words, hint = WRONG[case]
+    assert hint in one_line(run(*words, cwd=tmp_path))
+    assert not (tmp_path / "m.csv").exists()

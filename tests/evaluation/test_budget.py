@@ -11,8 +11,9 @@ from melastic.evaluation.budget import Budget
 from melastic.evaluation.cost import gmacs
 from melastic.evaluation.evaluate import kept_patches
 from melastic.evaluation.seen import spectrogram_through
+from melastic.patches.dials import Pooling
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.patches.view import Pooling, View
+from melastic.patches.view import View
 from tests.evaluation.tiny import tiny
 
 VIEWS = (

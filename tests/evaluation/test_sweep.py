@@ -16,8 +16,8 @@ from melastic.evaluation.evaluate import evaluate
 from melastic.evaluation.seen import frames_through, readable_samples
 from melastic.evaluation.sweep import Dials, sweep
 from melastic.evaluation.sweep_rows import ABOUT, COLUMNS, TABLE, read_rows
+from melastic.patches.dials import Pooling
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.patches.view import Pooling
 from tests.evaluation.tiny import MELS, tiny
 
 DIALS = Dials(

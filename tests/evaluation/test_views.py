@@ -16,8 +16,9 @@ from melastic.evaluation.seen import (
     spectrogram_through,
 )
 from melastic.frontend.audio import load_audio
+from melastic.patches.dials import Pooling, pooling_of, size_of, size_text
 from melastic.patches.grid import FreqTime
-from melastic.patches.view import Pooling, View, pooling_of, size_of, size_text
+from melastic.patches.view import View
 from tests.evaluation.tiny import MELS, tiny
 
 

@@ -15,8 +15,9 @@ from melastic.data.loader import ClipDataset
 from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs, tokens_of
+from melastic.patches.dials import Pooling
 from melastic.patches.grid import FreqTime
-from melastic.patches.view import Pooling, View
+from melastic.patches.view import View
 from melastic.training.coarse_to_fine import train
 from melastic.training.config import Distillation
 from melastic.training.curriculum import Curriculum, Draws

@@ -17,8 +17,9 @@ import melastic
 from melastic.checkpoints.transfer import transfer
 from melastic.errors import InputError
 from melastic.evaluation.cost import tokens_of
+from melastic.patches.dials import Pooling
 from melastic.patches.grid import FreqTime
-from melastic.patches.view import Pooling, View
+from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, phases_of, train
 from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
 from melastic.training.ledger import Ledger, reference_config

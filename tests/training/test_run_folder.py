@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from melastic.errors import InputError
-from melastic.patches.view import Pooling, View
+from melastic.patches.dials import Pooling
+from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, train
 from melastic.training.config import DataConfig
 from melastic.training.curriculum import Draws

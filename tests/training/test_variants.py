@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from melastic.errors import InputError
-from melastic.patches.view import Pooling, View
+from melastic.patches.dials import Pooling
+from melastic.patches.view import View
 from melastic.training.coarse_to_fine import train
 from melastic.training.loop import Trainer
 from tests.training.test_resume import settings, weights

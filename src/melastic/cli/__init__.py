@@ -7,7 +7,7 @@ usage or bad input (one clear line), 1 for a fault of ours.
 import errno
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from melastic.errors import InputError, unknown_name
 
@@ -35,6 +35,8 @@ OUTSIDE = {
     *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 """What the system refuses is no fault of ours."""
+HELP = ("-h", "--help")
+"""Words that ask for help."""
 ALONE = {"recipes": "recipes list"}
 """Verbs that mean another one when nothing follows."""
 
@@ -64,8 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     """Find the verb and call it; returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        _print(_overview())
+    if not arguments or arguments[0] in HELP:
+        _print(_overview(VERBS))
+        return 0
+    if len(arguments) > 1 and arguments[1] in HELP and (group := _below(arguments[0])):
+        _print(_overview(group))
         return 0
     if arguments[0] == "--version":
         from melastic import __version__
@@ -89,7 +94,7 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
         if verb in VERBS:
             return verb, arguments[words:]
     first = arguments[0]
-    below = [verb.split()[1] for verb in VERBS if verb.startswith(f"{first} ")]
+    below = [verb.split()[1] for verb in _below(first)]
     if first in ALONE and (len(arguments) == 1 or arguments[1].startswith("-")):
         return ALONE[first], arguments[1:]
     if below and len(arguments) > 1:
@@ -99,10 +104,15 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
     raise unknown_name("command", first, {verb.split()[0] for verb in VERBS})
 
 
-def _overview() -> str:
-    """What ``melastic --help`` prints."""
-    width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {text}" for verb, (text, _) in VERBS.items()]
+def _below(first: str) -> list[str]:
+    """The verbs of two words that begin with this one."""
+    return [verb for verb in VERBS if verb.startswith(f"{first} ")]
+
+
+def _overview(verbs: Collection[str]) -> str:
+    """What ``melastic --help`` prints of all verbs, ``melastic data --help`` of some."""
+    width = max(map(len, verbs))
+    lines = [f"  {verb:<{width}}  {VERBS[verb][0]}" for verb in verbs]
     return "\n".join(
         [
             "melastic: audio classifiers that stretch",

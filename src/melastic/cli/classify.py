@@ -20,7 +20,8 @@ from melastic.devices import best_device
 from melastic.errors import InputError, unknown_name
 from melastic.evaluation.budget import Budget
 from melastic.options import Hop, PatchSize
-from melastic.patches.view import View, plain_size
+from melastic.patches.dials import plain_size
+from melastic.patches.view import View
 from melastic.progress import bar, stderr
 from melastic.serialize import to_json
 

@@ -18,7 +18,7 @@ from melastic.data.join import joined
 from melastic.data.manifest import read_manifest, select
 from melastic.data.prepare import prepare as prepare_set
 from melastic.data.public_sets import DATA_SETS
-from melastic.data.sounds import write_sound_set
+from melastic.data.sounds import SOUNDS, write_sound_set
 from melastic.errors import InputError, unknown_name
 from melastic.progress import bar, note
 
@@ -38,10 +38,10 @@ class PrepareArguments:
     """Folder of the data set, as its authors distribute it."""
     trim_silence: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End each clip where its trailing silence begins (esc50)."""
-    clips_per_class: int = 60
-    """Clips of each class (sounds)."""
-    seed: int = 0
-    """Seed of the generated clips (sounds)."""
+    clips_per_class: int | None = None
+    """Clips of each class (sounds; 60 unless given)."""
+    seed: int | None = None
+    """Seed of the generated clips (sounds; 0 unless given)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +93,19 @@ def prepare(arguments: Sequence[str], prog: str) -> int:
     """Write the manifest of a known data set."""
     args = parse(PrepareArguments, arguments, prog)
     if args.name == GENERATED:
+        if args.root is not None or args.trim_silence:
+            raise InputError(
+                f"{GENERATED} is generated beside --out; drop --root and --trim-silence"
+            )
         return _generate(args)
     if args.name not in DATA_SETS:
         raise unknown_name("data set", args.name, (*DATA_SETS, GENERATED))
     if args.root is None:
         raise InputError(f"--root is required for {args.name}: the folder of the data set")
+    if own := [f"--{name.replace('_', '-')}" for name in _own(args)]:
+        raise InputError(
+            f"{own[0]} is for {GENERATED}, which is generated; drop it for {args.name}"
+        )
     done = prepare_set(args.name, args.root, args.out, trim_silence=args.trim_silence)
     for line in done.notes:
         note(line)
@@ -152,11 +160,13 @@ def doctor(arguments: Sequence[str], prog: str) -> int:
 def _generate(args: PrepareArguments) -> int:
     """Generate the package's own sound set."""
     with bar("generating sounds") as advance:
-        write_sound_set(
-            args.out,
-            clips_per_class=args.clips_per_class,
-            seed=args.seed,
-            on_clip=advance,
-        )
-    sys.stdout.write(f"{args.out}: {args.clips_per_class} clips of each class\n")
+        write_sound_set(args.out, on_clip=advance, **_own(args))
+    clips = len(read_manifest(args.out)) // len(SOUNDS)
+    sys.stdout.write(f"{args.out}: {clips} clips of each class\n")
     return 0
+
+
+def _own(args: PrepareArguments) -> dict[str, int]:
+    """What was given for the generated set alone."""
+    given = {"clips_per_class": args.clips_per_class, "seed": args.seed}
+    return {name: value for name, value in given.items() if value is not None}

@@ -15,7 +15,8 @@ from melastic.errors import InputError
 from melastic.evaluation.evaluate import evaluate as run_evaluation
 from melastic.evaluation.plots import plot_confusion
 from melastic.options import Hop, Length, PatchSize, PoolingOf, Share
-from melastic.patches.view import Pooling, View
+from melastic.patches.dials import Pooling
+from melastic.patches.view import View
 from melastic.progress import bar, note
 from melastic.training.run_folder import is_run, read_run_config
 from melastic.training.setup import hold_out

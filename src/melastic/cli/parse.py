@@ -42,7 +42,7 @@ def _undrawn(box: str, prog: str) -> str:
     words = " ".join(
         line for line in lines if line and "full helptext" not in line and line.strip("+-")
     )
-    words = words.partition(" Argument helptext:")[0]
+    words = re.sub(r"\[/?bold\]", "", words.partition(" Argument helptext:")[0])
     for opening in ("Value error", "Error parsing data:", "Parsing error"):
         words = words.removeprefix(opening).strip()
     return f"{_plain(words)}; '{prog} --help' lists what may be given"

@@ -19,7 +19,7 @@ from melastic.evaluation.sweep import sweep as run_sweep
 from melastic.evaluation.sweep_plot import plot_sweep
 from melastic.evaluation.sweep_rows import TABLE, Row, read_rows
 from melastic.options import HopList, LengthList, PatchSizes, PathList, PoolingList, ShareList
-from melastic.patches.view import size_text
+from melastic.patches.dials import size_text
 from melastic.progress import bar, note
 
 FIGURE = "sweep.png"

@@ -13,7 +13,8 @@ from melastic.errors import InputError
 from melastic.frontend.audio import duration_s, load_audio
 from melastic.frontend.compress import pool_time
 from melastic.frontend.normalize import Statistics, frames_of, measure, raw_spectrogram_of
-from melastic.patches.view import Pooling, View
+from melastic.patches.dials import Pooling
+from melastic.patches.view import View
 
 OnClip = Callable[[int, int], None]
 """Told about progress: clips done, clips in all."""

@@ -21,8 +21,9 @@ from melastic.evaluation.seen import frames_through, readable_samples
 from melastic.evaluation.sweep_rows import TABLE, Row, open_table, row_of, write_rows
 from melastic.frontend.audio import duration_s
 from melastic.frontend.normalize import fewest_samples
+from melastic.patches.dials import Pooling, plain_size
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.patches.view import Pooling, View, plain_size
+from melastic.patches.view import View
 from melastic.progress import note
 
 OnRow = Callable[[Row, int, int], None]

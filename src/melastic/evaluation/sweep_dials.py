@@ -4,7 +4,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from melastic.patches.view import View, size_text
+from melastic.patches.dials import size_text
+from melastic.patches.view import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

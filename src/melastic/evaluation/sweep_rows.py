@@ -15,8 +15,9 @@ from melastic.classifier import Classifier
 from melastic.data.manifest import Clip
 from melastic.errors import InputError
 from melastic.evaluation.evaluate import Evaluation
+from melastic.patches.dials import plain_size, pooling_of
 from melastic.patches.grid import freq_time
-from melastic.patches.view import View, plain_size, pooling_of
+from melastic.patches.view import View
 from melastic.serialize import to_json
 
 TABLE, ABOUT = "sweep.csv", "sweep.json"

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melastic.errors import InputError
-from melastic.patches.view import Pooling
+from melastic.patches.dials import Pooling
 
 
 def pool_time(

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any, Literal
 
+from melastic.patches.dials import Pooling, plain_size
 from melastic.patches.grid import FreqTime, Size, freq_time
-from melastic.patches.view import Pooling, View, plain_size
+from melastic.patches.view import View
 from melastic.training.config import ModelChoice, TrainConfig
 from melastic.training.curriculum import Draws
 from melastic.training.phases import Phase

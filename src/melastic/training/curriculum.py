@@ -15,8 +15,9 @@ from torch import Tensor
 from melastic.errors import InputError
 from melastic.evaluation.cost import kept_tokens
 from melastic.options import HopList, PatchSizes, PoolingList
+from melastic.patches.dials import check_hop
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.patches.view import View, check_hop
+from melastic.patches.view import View
 from melastic.randomness import generator, integer, uniform
 
 T = TypeVar("T")
