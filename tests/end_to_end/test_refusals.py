@@ -190,6 +190,7 @@ WRONG = {
     "warp": (["train", "asc", "--augment.warp-time", "-2"], "augment.warp_time is at least 0"),
     "betas": (["train", "asc", "--optim.betas", "2", "3"], "optim.betas are in [0, 1)"),
     "clipping": (["train", "asc", "--optim.clip-norm", "-1"], "optim.clip_norm must be positive"),
+    "patience": (["train", "fsdd", "--run.patience", "3"], "give data.val or data.val_share"),
     "reading": (["train", "asc", "--data.workers", "-1"], "data.workers is at least 0"),
     "patch": (["train", "asc", "--view.patch", "64x"], "N or FREQxTIME"),
     "pooling": (["train", "asc", "--view.pooling", "mean"], "none, meanN or maxN"),

@@ -239,8 +239,13 @@ class TrainConfig:
     passing: Passing = Passing()
 
     def __post_init__(self) -> None:
-        """Refuse phases that cannot be, and a model that would teach itself what it knows."""
+        """Refuse impossible phases, patience without end, and a model that is its own teacher."""
         check_phases(self.phases, self.optim.epochs)
+        if self.run.patience is not None and self.data.val is None and not self.data.val_share:
+            raise InputError(
+                "run.patience waits for a better score on held-out clips, there are none; give "
+                "data.val or data.val_share"
+            )
         if self.distill.weight and self.distill.teacher is None and not self.draws.patches:
             raise InputError(
                 "a model teaches itself at other patch sizes than its own, none are drawn; give "
