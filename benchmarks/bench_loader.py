@@ -37,12 +37,12 @@ class Bench:
 
     def __init__(self, config: TrainConfig) -> None:
         splits = split_clips(config)
-        features, _ = read_features(config, splits.train, "reading", quiet=True)
-        self.model = build_model(config, splits, features.statistics(most=200))
+        features, failed = read_features(config, splits.train, "reading", quiet=True)
+        self.model = build_model(config, splits, features, failed, quiet=True)
         self.clips = ClipDataset(
             features, splits.labels, self.model.config.frontend, augmentation=config.augment
         )
-        sampler = build_sampler(config, splits, self.model, self.clips, ())
+        sampler = build_sampler(config, splits, self.model, features, failed)
         self.keys = [(0, batch) for batch in sampler.epoch(0)[:STEPS]]
         self.workers = workers_for(config, features)
         self.optimizer = build_optimizer(self.model, config.optim)

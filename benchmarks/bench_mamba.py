@@ -121,9 +121,9 @@ def over_length(size: str) -> list[tuple[int, float, float, float, float]]:
         names, x = (f"ast-{size}", f"aum-{size}"), clip_of(tokens)
         passes = {name: forward(model_of(name, tokens), x) for name in names}
         seconds = in_turn(passes, rounds=2 if tokens >= LONG else 7)
-        times = [min(seconds[name]) for name in names]
+        ast, aum = (min(seconds[name]) for name in names)
         memory = [grown(name, tokens) if tokens >= LONG else math.nan for name in names]
-        rows.append((tokens, *times, *memory))
+        rows.append((tokens, ast, aum, memory[0], memory[1]))
         print(size, rows[-1], flush=True)
     return rows
 
@@ -169,6 +169,9 @@ def decisive() -> list[list[str]]:
     runs["aum-base, bf16"] = forward(base["aum-base"], x, half=True)
     runs["ast-base, bf16"] = forward(base["ast-base"], x, half=True)
     runs["aum-base, official scan"] = with_official_scan(runs["aum-base"])
+    a, b = torch.randn(512, 768), torch.randn(768, 3072)
+    half = a.bfloat16(), b.bfloat16()
+    runs |= {"product": lambda: a @ b, "product, bf16": lambda: half[0] @ half[1]}
     best = {name: min(values) for name, values in in_turn(runs, rounds=7).items()}
     steps = {name: step(name) for name in ("ast-tiny", "aum-tiny")}
     training = {name: min(values) for name, values in in_turn(steps, rounds=7).items()}
@@ -176,6 +179,10 @@ def decisive() -> list[list[str]]:
     pairs = [
         ("AuM-Base / AST-Base, 512 tokens", best["aum-base"] / best["ast-base"]),
         ("AuM-Base bf16 / float32", best["aum-base, bf16"] / best["aum-base"]),
+        (
+            "one product of AuM-Base's projections, 512 x 768 x 3072, bf16 / float32",
+            best["product, bf16"] / best["product"],
+        ),
         ("AST-Base bf16 / float32", best["ast-base, bf16"] / best["ast-base"]),
         (
             "AuM-Base with the official scan / ours",

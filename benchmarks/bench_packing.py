@@ -139,8 +139,12 @@ class Padded(nn.Module):
         from melastic.encoders import attention as module
 
         dense = module._dense
+
+        def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+            return dense(q, k, v, self._mask(q) if mask is None else mask)
+
         try:
-            module._dense = lambda q, k, v: dense(q, k, v, self._mask(q))
+            module._dense = masked
             return self.model(spectrograms)
         finally:
             module._dense = dense

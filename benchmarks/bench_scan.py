@@ -75,19 +75,28 @@ def operands_of(case: Case) -> Operands:
     )
 
 
+def optional(operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
+    """Step bias, skip and gate, which every scan here has."""
+    bias, skip, gate = operands.delta_bias, operands.D, operands.z
+    if bias is None or skip is None or gate is None:
+        raise TypeError("benchmarks scan with step bias, skip and gate")
+    return bias, skip, gate
+
+
 def reference(operands: Operands) -> Tensor:
     """``selective_scan_ref`` of mamba_ssm, which is transformers' slow path too."""
+    bias, skip, gate = optional(operands)
     u, delta, z, B, C = (
-        x.mT.contiguous() for x in (operands.u, operands.delta, operands.z, operands.B, operands.C)
+        x.mT.contiguous() for x in (operands.u, operands.delta, gate, operands.B, operands.C)
     )
-    delta = functional.softplus(delta + operands.delta_bias[:, None])
+    delta = functional.softplus(delta + bias[:, None])
     decays = torch.exp(torch.einsum("bdl,dn->bdln", delta, operands.A))
     enters = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
     state, y = torch.zeros_like(decays[:, :, 0]), []
     for t in range(u.shape[2]):
         state = decays[:, :, t] * state + enters[:, :, t]
         y.append(torch.einsum("bdn,bn->bd", state, C[:, :, t]))
-    out = torch.stack(y, 2) + u * operands.D[:, None]
+    out = torch.stack(y, 2) + u * skip[:, None]
     return (out * functional.silu(z)).mT
 
 
@@ -95,11 +104,12 @@ def parallel(pscan: Callable[[Tensor, Tensor], Tensor]) -> Method:
     """``MambaBlock.selective_scan`` of mamba.py around its parallel scan."""
 
     def run(operands: Operands) -> Tensor:
-        delta = functional.softplus(operands.delta + operands.delta_bias)
+        bias, skip, gate = optional(operands)
+        delta = functional.softplus(operands.delta + bias)
         decays = torch.exp(delta[..., None] * operands.A)
         enters = delta[..., None] * operands.B[:, :, None] * operands.u[..., None]
-        y = (pscan(decays, enters) @ operands.C[..., None]).squeeze(3) + operands.D * operands.u
-        return y * functional.silu(operands.z)
+        y = (pscan(decays, enters) @ operands.C[..., None]).squeeze(3) + skip * operands.u
+        return y * functional.silu(gate)
 
     return run
 
@@ -185,10 +195,24 @@ def of_the_kernel() -> list[list[str]]:
     seconds = in_turn(ways, 3 * ROUNDS)
     rows.append(["both directions / one", f"{ratio(seconds['both'], seconds['one']):.2f}"])
     rows.append(["bfloat16 / float32", f"{ratio(seconds['half'], seconds['one']):.2f}"])
+    rows += [by_layout(operands, backward=backward) for backward in (False, True)]
     words = [sys.executable, "-m", "benchmarks.bench_scan", "memory"]
     grown = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     shape = "x".join(map(str, LONG))
     return [*rows, [f"memory of a forward pass at {shape}, output included", f"{grown} MB"]]
+
+
+def by_layout(operands: Operands, *, backward: bool) -> list[str]:
+    """A row: inputs as mamba_ssm has them, batch dim length, in place of ours, batch length dim."""
+    turned = {name: getattr(operands, name).mT.contiguous().mT for name in ("u", "delta", "z")}
+    ways = {
+        "ours": call(scan, operands, backward=backward),
+        "theirs": call(scan, operands._replace(**turned), backward=backward),
+    }
+    seconds = in_turn(ways, 3 * ROUNDS)
+    what = "forward + backward" if backward else "forward"
+    name = f"batch dim length (mamba_ssm's layout) / batch length dim, {what}"
+    return [name, f"{ratio(seconds['theirs'], seconds['ours']):.2f}"]
 
 
 def report_growth() -> None:
