@@ -52,7 +52,7 @@ CONTROLS: dict[str, tuple[str, ...]] = {
     **{
         f"{batch}-{name}": (
             *("--phases", "3-phase", "--passing.batch", batch),
-            *("--passing.schedule", schedule),
+            *("--passing.schedule", schedule, "--passing.warmup", "each"),
         )
         for batch in ("clips", "tokens")
         for name, schedule in (("held", "held"), ("falling", "anew"))

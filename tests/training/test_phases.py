@@ -25,7 +25,7 @@ from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
 from melastic.training.ledger import Ledger, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.optim import learning_rate
-from melastic.training.phases import Passing, Phase, phase_of, phase_text
+from melastic.training.phases import Passing, Phase, phase_of, phase_text, phases_in
 from tests.models import MELS, mamba, small, windows
 from tests.training.test_resume import last_step, same, settings, weights
 
@@ -206,6 +206,23 @@ def test_a_phase_with_a_budget_of_its_own_keeps_it(tones):
     own = replace(config.phases[0], batch_tokens=500, warmup_steps=7)
     optim = phase_config(replace(config, phases=(own, config.phases[1])), 0).optim
     assert (optim.batch_tokens, optim.warmup_steps) == (500, 7)
+
+
+@pytest.mark.parametrize(
+    ("passing", "steps"),
+    [
+        (Passing(), 34),
+        (Passing(warmup="each"), 100),
+        (Passing(schedule="anew"), 34),
+        (Passing(schedule="continued"), 100),
+    ],
+)
+def test_phases_share_the_warm_up_of_a_single_phase(tones, passing, steps):
+    config = replace(settings(tones, epochs=3, warmup_steps=100), phases=phases_in("3-phase"))
+    config = replace(config, passing=passing)
+    assert [phase_config(config, i).optim.warmup_steps for i in range(3)] == [steps] * 3
+    alone = replace(config, phases=(phase_of("full:3"),))
+    assert phase_config(alone, 0).optim.warmup_steps == 100
 
 
 @settings_of_search(max_examples=60, deadline=None)

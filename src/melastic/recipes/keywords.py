@@ -32,6 +32,6 @@ def asc() -> TrainConfig:
             time_masks=2,
         ),
         optim=OptimConfig(lr=1.5e-3, epochs=45, batch_tokens=2200),
-        passing=Passing(batch="tokens", schedule="anew"),
+        passing=Passing(batch="tokens", schedule="anew", warmup="each"),
         run=RunConfig(evaluate_every=3),
     )

@@ -30,6 +30,6 @@ def ssast() -> PretrainConfig:
             position_init="sincos",
         ),
         optim=OptimConfig(lr=1e-3, epochs=40, batch_tokens=2000),
-        passing=Passing(batch="tokens", schedule="anew"),
+        passing=Passing(batch="tokens", schedule="anew", warmup="each"),
         run=RunConfig(choose_by="loss"),
     )

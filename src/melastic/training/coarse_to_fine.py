@@ -134,6 +134,7 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         if (value := getattr(phase, name)) is not None
     }
     given["batch_tokens"] = _batch_tokens(config, phase)
+    given.setdefault("warmup_steps", _warmup_steps(config))
     run = config.run
     if config.passing.schedule == "continued":
         fixed = [part.epochs for part in phases if isinstance(part.epochs, int)]
@@ -156,6 +157,14 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         optim=replace(config.optim, epochs=epochs, **given),
         run=run if seed is None else replace(run, seed=seed),
     )
+
+
+def _warmup_steps(config: TrainConfig) -> int:
+    """Steps over which the learning rate of a phase rises."""
+    steps, passing = config.optim.warmup_steps, config.passing
+    if passing.warmup == "each" or passing.schedule == "continued":
+        return steps
+    return math.ceil(steps / len(config.phases))
 
 
 def _stays_at_peak(config: TrainConfig, phase: Phase) -> bool:

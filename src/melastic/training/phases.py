@@ -171,6 +171,9 @@ class Passing:
     schedule: Literal["held", "anew", "continued"] = "held"
     """Whether the learning rate rises in each phase and falls in the last, rises and falls in each,
     or rises and falls once over all of them."""
+    warmup: Literal["shared", "each"] = "shared"
+    """Whether phases have equal parts of the steps over which the learning rate rises, so that all
+    of them rise for as long as one phase would, or each has all of them."""
     batch: Literal["clips", "tokens"] = "clips"
     """Whether steps hold as many clips as at full resolution, or as many tokens: more clips in
     fewer steps."""
