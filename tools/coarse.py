@@ -227,6 +227,21 @@ def table(kept: Path, rows: Iterable[str]) -> list[str]:
     return lines
 
 
+def controls(kept: Path) -> list[str]:
+    """The section of controls, if some are measured."""
+    if not any(results(kept, row) for row in CONTROLS):
+        return []
+    return [
+        "",
+        "## Controls",
+        "",
+        "All shorten time by longer hops, in three phases but for coarse-only. A model whose last",
+        "phase is coarse is tested at that resolution, and once more read at full resolution.",
+        "",
+        *table(kept, [SINGLE, "3-phase-hop", *CONTROLS]),
+    ]
+
+
 def write(arguments: argparse.Namespace) -> None:
     """Write ``docs/coarse/NAME.md`` and its figures from what is measured."""
     kept = folder(arguments)
@@ -261,13 +276,7 @@ def write(arguments: argparse.Namespace) -> None:
         "## Phases",
         "",
         *table(kept, ROWS),
-        "",
-        "## Controls",
-        "",
-        "All shorten time by longer hops, in three phases but for the last row. A model whose last",
-        "phase is coarse is tested at that resolution, and once more read at full resolution.",
-        "",
-        *table(kept, [SINGLE, "3-phase-hop", *CONTROLS]),
+        *controls(kept),
         *figures,
     ]
     kept.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
