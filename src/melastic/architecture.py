@@ -1,6 +1,6 @@
 """What a preset fixes and a recipe or a call may change, and the configuration it stands for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from melastic.config import (
@@ -25,7 +25,7 @@ from melastic.config import (
     Variant,
     WindowConfig,
 )
-from melastic.errors import unknown_name
+from melastic.errors import InputError, unknown_name
 from melastic.options import LevelOf, PatchSize, SizeOf
 from melastic.patches.grid import FreqTime, Remainder, freq_time
 
@@ -133,6 +133,32 @@ def model_config(
         pooling=_pooling(architecture),
         head_norm_eps=HEAD_NORM_EPS if architecture.head_norm else None,
     )
+
+
+def without_effect(architecture: Architecture, base: Architecture) -> list[str]:
+    """Fields that differ from another architecture's and change nothing, since no part uses them.
+
+    Args:
+        architecture: as it was asked for.
+        base: what it was made of.
+    """
+    changed = [
+        field.name
+        for field in fields(Architecture)
+        if getattr(architecture, field.name) != getattr(base, field.name)
+    ]
+    return [name for name in changed if not _matters(architecture, name, getattr(base, name))]
+
+
+def _matters(architecture: Architecture, name: str, value: Any) -> bool:
+    """Whether another value of a field would give another model, or none."""
+    other = replace(architecture, **{name: value})
+    try:
+        return model_config(other, name="", labels=()) != model_config(
+            architecture, name="", labels=()
+        )
+    except InputError:
+        return True
 
 
 def frontend_config(architecture: Architecture, **statistics: Any) -> FrontendConfig:

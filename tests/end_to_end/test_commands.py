@@ -133,6 +133,16 @@ def test_a_recipe_that_is_shown_is_a_config_that_trains(tmp_path):
         assert "data.manifest is required" in done.stderr
 
 
+def test_settings_that_change_nothing_are_named():
+    words = ("--model.window", "4", "--model.depth", "3", "--model.patch", "128x5")
+    said = melastic("train", "asc", *words).stderr.splitlines()
+    assert said[0] == "--model.window changes nothing in this ast-tiny; leave it out"
+    assert said[1].startswith("melastic: error: data.manifest is required")
+    said = melastic("train", "asc-htsat", *words[:4]).stderr.splitlines()
+    assert said[0] == "--model.depth changes nothing in this htsat-nano; leave it out"
+    assert len(said) == 2
+
+
 def test_help_of_a_group_of_commands_lists_them_and_no_others():
     listed = [line.split()[:2] for line in melastic("data", "--help", check=0).stdout.splitlines()]
     assert [words for words in listed if words[:1] == ["data"]] == [

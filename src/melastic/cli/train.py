@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from melastic.architecture import without_effect
 from melastic.cli.parse import parse
 from melastic.errors import InputError
 from melastic.presets import architecture_of
+from melastic.progress import note
 from melastic.recipes import load_recipe
 from melastic.training.coarse_to_fine import train as run_training
 from melastic.training.config import PretrainConfig, TrainConfig, pretraining_of
@@ -94,11 +96,16 @@ def read_settings(
     Raises:
         InputError: if there is no such recipe or setting, or the recipe is for pretraining only.
     """
-    config = _with_preset(recipe, arguments)
-    if kind is PretrainConfig:
-        return parse(PretrainConfig, arguments, prog, default=pretraining_of(config))
-    _check_kind(config, kind, recipe)
-    return parse(TrainConfig, arguments, prog, default=config)
+    base = _with_preset(recipe, arguments)
+    if kind is TrainConfig:
+        _check_kind(base, kind, recipe)
+        config = parse(TrainConfig, arguments, prog, default=base)
+    else:
+        config = parse(PretrainConfig, arguments, prog, default=pretraining_of(base))
+    for name in without_effect(config.model.architecture, base.model.architecture):
+        option = name.replace("_", "-")
+        note(f"--model.{option} changes nothing in this {config.model.preset}; leave it out")
+    return config
 
 
 def _with_preset(recipe: str, arguments: Sequence[str]) -> TrainConfig:
