@@ -13,6 +13,7 @@ from melastic.config import (
     FrontendConfig,
     KernelResize,
     LearnedGrid,
+    Level,
     MambaConfig,
     MeanPooling,
     ModelConfig,
@@ -25,9 +26,13 @@ from melastic.config import (
     Variant,
     WindowConfig,
 )
-from melastic.errors import InputError, unknown_name
+from melastic.errors import InputError, check_choices, unknown_name
 from melastic.options import LevelOf, PatchSize, SizeOf
 from melastic.patches.grid import FreqTime, Remainder, freq_time
+
+Task = Literal["single-label", "multi-label"]
+TASKS: tuple[Task, ...] = get_args(Task)
+"""Whether a clip has one label or several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,14 @@ class Architecture:
     level: LevelOf = None
     """Take each clip's level off, with a floor this far below it (dB); None: keep it."""
 
+    def __post_init__(self) -> None:
+        """Refuse unknown choices, and numbers in place of parts."""
+        check_choices("model", self)
+        if not isinstance(self.level, Level | None):
+            raise InputError(f"level is a Level, got {self.level!r}; try Level(floor_db=60)")
+        if not isinstance(self.resize, KernelResize):
+            raise InputError(f"resize is a KernelResize, got {self.resize!r}; try KernelResize()")
+
 
 def model_config(
     architecture: Architecture,
@@ -110,6 +123,8 @@ def model_config(
         task: whether a clip has one label or several.
         **statistics: ``mean``, ``std`` and ``fixed_frames`` of the front end.
     """
+    if task not in TASKS:
+        raise unknown_name("task", str(task), TASKS)
     size, patch = freq_time(architecture.input_size), freq_time(architecture.patch)
     stride = patch if architecture.stride is None else freq_time(architecture.stride)
     windows = architecture.encoder == "windows"

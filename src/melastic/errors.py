@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable
+from typing import Literal, get_args, get_origin, get_type_hints
 
 
 class InputError(ValueError):
@@ -33,6 +34,22 @@ def check_range(
         if value is not None and (not low <= value <= high or abs(value) == math.inf):
             rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
             raise InputError(f"{where}.{name} is {rule}, got {value}")
+
+
+def check_choices(kind: str, value: object) -> None:
+    """Refuse fields of a dataclass that hold a word which is not among their choices.
+
+    Args:
+        kind: what messages call it, such as ``"model"``.
+        value: of a dataclass, some of whose fields are ``Literal``.
+
+    Raises:
+        InputError: naming the field.
+    """
+    for name, hint in get_type_hints(type(value)).items():
+        word = getattr(value, name)
+        if get_origin(hint) is Literal and word not in get_args(hint):
+            raise unknown_name(f"{kind} {name}", str(word), map(str, get_args(hint)))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -1,11 +1,15 @@
+import errno
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import melastic
+from melastic.checkpoints import store
 from melastic.checkpoints.store import (
+    CARD,
     CONFIG,
     WEIGHTS,
     digest,
@@ -204,3 +208,18 @@ def test_a_damaged_part_of_the_first_format_is_one_clear_line(saved, part):
     edit(saved, lambda config: config["model"].update({part: "none"}))
     with pytest.raises(InputError, match=part):
         melastic.load(saved)
+
+
+def test_a_save_that_fails_leaves_the_model_that_was_there(tmp_path, monkeypatch):
+    small("mean").save(tmp_path)
+    other = small("mean")
+    other.config = replace(other.config, labels=("a", *other.config.labels[1:]))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        other.save(tmp_path)
+    assert melastic.load(tmp_path).config.labels == small("mean").config.labels
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((CARD, CONFIG, WEIGHTS))

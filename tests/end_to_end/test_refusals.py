@@ -203,3 +203,39 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path, case):
     words, hint = WRONG[case]
     assert hint in one_line(run(*words, cwd=tmp_path))
     assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"task": "multilabel"}, "did you mean multi-label"),
+        ({"positions": "factorized"}, "did you mean factorised"),
+        ({"remainder": "padded"}, "unknown model remainder 'padded'"),
+        ({"reading": "places"}, "did you mean place"),
+    ],
+)
+def test_a_misspelt_choice_is_refused_before_a_model_is_made(settings, hint):
+    code = f"import melastic; melastic.create_model('ast-nano', num_classes=3, **{settings})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert hint in done.stderr.splitlines()[-1]
+
+
+def test_a_sweep_of_clips_that_cannot_be_read_is_one_line(tones, tmp_path):
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text("file,label\nnone.wav,7\n")
+    words = ("--max-unreadable", "3", "--keep", "1", "--out", tmp_path / "sweep")
+    assert "no such file" in one_line(run("sweep", "digits", manifest, *words))
+
+
+def test_labels_in_brackets_are_shown(tmp_path):
+    labels = ("[noise]", "[/x]")
+    melastic.create_model("ast-nano", labels=labels, dim=64, depth=1).save(tmp_path)
+    said = run("info", tmp_path, check=0).stdout
+    assert all(label in said for label in labels)
+
+
+def test_no_confusion_is_drawn_where_clips_have_several_labels(tones, tmp_path):
+    model = melastic.create_model("ast-nano", num_classes=3, task="multi-label", dim=64, depth=1)
+    model.save(tmp_path / "model")
+    words = ("evaluate", tmp_path / "model", tones, "--confusion", tmp_path / "c.png")
+    assert "multi-label; leave it out" in one_line(run(*words))

@@ -33,3 +33,10 @@ def test_confusion_is_drawn_for_few_and_for_many_classes(tmp_path):
         labels = tuple(f"class {i}" for i in range(classes))
         plot_confusion(outputs, labels, tmp_path / f"{classes}.png")
         assert is_drawn(tmp_path / f"{classes}.png")
+
+
+def test_a_dollar_in_a_label_begins_no_formula(tmp_path):
+    logits = torch.eye(2)
+    outputs = Outputs(logits, logits, (3, 3), ())
+    plot_confusion(outputs, (r"$\foo$", "$5"), tmp_path / "confusion.png")
+    assert is_drawn(tmp_path / "confusion.png")

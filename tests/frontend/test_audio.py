@@ -1,6 +1,7 @@
 """Laws of reading audio: any format and rate gives the same clip, broken files give one line."""
 
 import builtins
+import os
 import sys
 from pathlib import Path
 
@@ -278,3 +279,24 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_av)
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
     assert "melastic[av]" in complaint(tmp_path / "a.m4a")
+
+
+def test_a_flac_file_whose_header_leaves_its_length_open_is_read_whole(tmp_path):
+    path, samples = tmp_path / "pipe.flac", 0.1 * np.sin(np.arange(3000) / 9)
+    soundfile.write(path, samples, 16_000)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # 36 bits of STREAMINFO: samples in all
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    assert audio_info(path).frames == 3000
+    np.testing.assert_allclose(load_audio(path), samples, atol=1e-3)
+    np.testing.assert_allclose(
+        load_audio(path, start_s=0.05, end_s=0.1), samples[800:1600], atol=1e-3
+    )
+
+
+def test_a_name_need_not_be_utf_8(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav"))
+    soundfile.write(tmp_path / "plain.wav", np.zeros(100), 16_000)
+    (tmp_path / "plain.wav").rename(path)
+    assert len(load_audio(path)) == audio_info(path).frames == 100

@@ -54,7 +54,12 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
     with replacing(path) as part:
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(_json_text(value), encoding="utf-8")
+
+
+def _json_text(value: Any) -> str:
+    """A JSON document as files hold it."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
@@ -102,11 +107,14 @@ def save(
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    write_json(folder / CONFIG, config)
-    with replacing(folder / WEIGHTS) as part:
-        save_file(state, part, metadata={"format": "pt", "config": digest(config)})
-    with replacing(folder / CARD) as part:
-        part.write_text(card or _short_card(model), encoding="utf-8")
+    with (  # whatever cannot be written, all three files stay as they were
+        replacing(folder / CONFIG) as settings,
+        replacing(folder / WEIGHTS) as weights,
+        replacing(folder / CARD) as text,
+    ):
+        text.write_text(card or _short_card(model), encoding="utf-8")
+        settings.write_text(_json_text(config), encoding="utf-8")
+        save_file(state, weights, metadata={"format": "pt", "config": digest(config)})
 
 
 def load(path_or_name: str | Path) -> Classifier:

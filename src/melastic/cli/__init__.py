@@ -6,6 +6,7 @@ usage or bad input (one clear line), 1 for a fault of ours.
 
 import errno
 import importlib
+import io
 import sys
 from collections.abc import Collection, Sequence
 
@@ -44,6 +45,9 @@ ALONE = {"recipes": "recipes list"}
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and end the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(_run(arguments))
     except InputError as error:

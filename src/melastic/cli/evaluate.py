@@ -70,6 +70,10 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
     if args.confusion and (args.confusion.suffix != ".png" or args.confusion.is_dir()):
         raise InputError(f"--confusion names a PNG file, got {args.confusion}; try confusion.png")
     model = load(args.model).to(best_device())
+    if args.confusion and model.config.task == "multi-label":
+        raise InputError(
+            f"--confusion takes each clip for one class, {args.model} is multi-label; leave it out"
+        )
     clips = chosen_clips(args.model, args.manifest, args.select)
     with bar("evaluating") as advance:
         result = run_evaluation(
@@ -140,8 +144,8 @@ def chosen_clips(
     if to_choose and test is not None:
         note("no clips are held out, test clips choose the views: --select names others")
     if test is None:
-        if to_choose:
-            note(f"{everything}; the run was trained on clips of it ({data.train})")
+        what = everything if to_choose else f"scored on all {len(clips):,} clips of {manifest}"
+        note(f"{what}; the run was trained on clips of it ({data.train})")
         return clips
     note(f"evaluating the run's test clips ({test}); --select all takes every clip")
     return select(clips, test)

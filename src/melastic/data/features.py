@@ -118,7 +118,8 @@ class Features:
             if index in self.kept:
                 seconds = len(self.kept[index]) / frontend.sample_rate
             else:
-                end_s = clip.end_s if clip.end_s is not None else duration_s(clip.path)
+                whole_s = duration_s(clip.path)
+                end_s = whole_s if clip.end_s is None else min(clip.end_s, whole_s)
                 seconds = end_s - clip.start_s
             samples = round(seconds * frontend.sample_rate)
             whole = frames_of(samples, frontend, hop_ms=self.view.hop_ms)
@@ -166,7 +167,8 @@ class Features:
         Raises:
             InputError: if a clip cannot be read, or all are equal.
         """
-        chosen = range(0, len(self.clips), max(1, -(-len(self.clips) // most)))
+        count = min(most, len(self.clips))
+        chosen = [i * len(self.clips) // count for i in range(count)]
 
         def readable() -> Iterator[Tensor]:
             for done, index in enumerate(chosen, start=1):

@@ -198,7 +198,8 @@ def _clip_of_row(manifest: Path, row: Mapping[str, str], where: str, *, labelled
     end_s = _seconds(row.get("end_s"), "end_s", where)
     if end_s is not None and end_s <= start_s:
         raise InputError(f"{where}: end_s must be after start_s, got {start_s:g} to {end_s:g} s")
-    others = {k: v for k, v in row.items() if k not in ("file", "label", "start_s", "end_s")}
+    named = ("file", "label", "start_s", "end_s")
+    others = {k: v.strip() for k, v in row.items() if k not in named}
     return Clip(manifest.parent / row["file"].strip(), labels, start_s, end_s, others)
 
 

@@ -49,7 +49,10 @@ class TokenBudgetSampler:
         self.batch_tokens = batch_tokens
         self.seed = seed
         self.left_out = left_out
-        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+        self.weights = None
+        if weights is not None:
+            own = [0.0 if i in left_out else weight for i, weight in enumerate(weights)]
+            self.weights = torch.tensor(own, dtype=torch.float64)
 
     def epoch(self, epoch: int) -> list[list[int]]:
         """Indices of the clips of each batch of an epoch."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from melastic.evaluation.plots import INK, LINE, MUTED, blank_figure, save_figure
+from melastic.evaluation.plots import INK, LINE, MUTED, blank_figure, literal, save_figure
 from melastic.evaluation.sweep_plot import STYLE
 
 WIDTH, DPI = 7.0, 200
@@ -93,7 +93,8 @@ def plot_courses(
         if len(courses) > 1:
             handles = left.get_lines()[1::2]  # of the two of each run, that with a filled mark
             columns = max(1, min(len(names), 120 // (7 + max(map(len, names)))))
-            figure.legend(handles, names, loc="outside upper center", ncols=columns)
+            words = [literal(name) for name in names]
+            figure.legend(handles, words, loc="outside upper center", ncols=columns)
         save_figure(figure, path)
 
 

@@ -139,6 +139,7 @@ def evaluate_features(
             max_unreadable=max_unreadable,
             on_clip=on_clip,
         )
+    seconds = time.perf_counter() - started
     outputs = required(outputs, max_unreadable)
     sizes = [FreqTime(config.frontend.num_mels, frames) for frames in outputs.frames]
     patch = None if view.patch is None else freq_time(view.patch)
@@ -151,7 +152,7 @@ def evaluate_features(
         view=view,
         gmacs_per_clip=sum(costs) / len(sizes),
         tokens_per_clip=sum(tokens) / len(sizes),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         outputs=outputs,
     )
 

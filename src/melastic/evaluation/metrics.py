@@ -45,7 +45,8 @@ def measure_scores(
     Source: d' = sqrt(2) Z(AUC) as in YuanGongND/ast.
     """
     hits = targets.gather(1, logits.argmax(1, keepdim=True)).squeeze(1) > 0.5
-    scores = logits.sigmoid() if multi_label else logits.softmax(1)
+    wide = logits.double()  # in short formats sure scores are all 1, and have no order
+    scores = wide.sigmoid() if multi_label else wide.softmax(1)
     positives = (targets > 0.5).long()
     present, varied = positives.any(0), positives.any(0) & (positives == 0).any(0)
     auc = _auc(scores[:, varied], positives[:, varied])

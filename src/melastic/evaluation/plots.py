@@ -64,8 +64,9 @@ def plot_confusion(outputs: Outputs, labels: tuple[str, ...], path: Path) -> Non
     figure, ((axes,),) = _figure(1, 1, size=(side, side))
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     small = 9 if len(labels) <= 15 else 6
-    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=small)
-    axes.set_yticks(range(len(labels)), labels, fontsize=small)
+    names = [literal(label) for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=90, fontsize=small)
+    axes.set_yticks(range(len(labels)), names, fontsize=small)
     axes.set_xlabel("taken for")
     axes.set_ylabel("is")
     if len(labels) <= 15:
@@ -87,6 +88,11 @@ def _figure(rows: int, columns: int, *, size: tuple[float, float]) -> Any:
     for axes in grid.flat:
         axes.spines[["top"]].set_visible(False)
     return figure, grid[:, 0] if columns == 1 and rows > 1 else grid
+
+
+def literal(words: str) -> str:
+    """Words as a figure shows them, where dollars would begin a formula."""
+    return words.replace("$", r"\$")
 
 
 def blank_figure(size: tuple[float, float], *, dpi: int) -> Any:

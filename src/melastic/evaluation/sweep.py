@@ -1,7 +1,7 @@
 """One model through many views: accuracy, cost and speed of each."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,22 +130,43 @@ def sweep(
     shared = memory_mb // 2 if len(groups) > 1 else 0
     decoded = Features(clips, model.config.frontend, keep="waveforms", cache_mb=shared)
     done = 0
+    told: set[str] = set()
     for group in groups:
         features = SharedAudio(decoded, group[0], cache_mb=memory_mb - shared)
         failed = features.fill(max_unreadable=max_unreadable)
-        for reason in failed.values() if group is groups[0] else ():
-            note(f"left out: {reason}")
-        first = next(index for index in range(len(clips)) if index not in failed)
+        first = _first_readable(len(clips), failed, max_unreadable)
         for view in group:
             features.view = view
             _warm_up(model, features, first)
             further = _further(on_clip, done * len(clips), len(missing) * len(clips))
-            table[view] = _measured(model, features, batch_tokens, max_unreadable, further)
+            table[view], reasons = _measured(model, features, batch_tokens, max_unreadable, further)
+            _tell(reasons, told)
             done += 1
             write_rows(folder / TABLE, _in_order(table, views))
             if on_row:
                 on_row(table[view], done, len(missing))
     return _in_order(table, views)
+
+
+def _first_readable(clips: int, failed: Mapping[int, str], max_unreadable: int) -> int:
+    """The first clip that can be read; refuses where there is none."""
+    for index in range(clips):
+        if index not in failed:
+            return index
+    raise too_many_unreadable(list(failed.values()), max_unreadable)
+
+
+def _tell(reasons: Sequence[str], told: set[str]) -> None:
+    """Say why clips are left out, each once.
+
+    Args:
+        reasons: one for each clip.
+        told: what was said already; added to.
+    """
+    for reason in reasons:
+        if reason not in told:
+            note(f"left out: {reason}")
+        told.add(reason)
 
 
 def check_views(
@@ -166,7 +187,7 @@ def check_views(
     ClipDataset(Features(clips, config.frontend), model.labels, config.frontend)
     samples = readable_samples(clips, config.frontend.sample_rate)
     unread = [i for i in range(len(clips)) if i not in samples]
-    if len(unread) > max_unreadable:
+    if len(unread) > max_unreadable or not samples:
         raise too_many_unreadable([_why(clips[i].path) for i in unread], max_unreadable)
     fewest = fewest_samples(config.frontend)
     long_enough = {i: count for i, count in samples.items() if count >= fewest} or samples
@@ -205,8 +226,8 @@ def _measured(
     batch_tokens: int,
     max_unreadable: int,
     on_clip: OnClip | None,
-) -> Row:
-    """The row of the view of some features."""
+) -> tuple[Row, Sequence[str]]:
+    """The row of the view of some features, and why clips were left out."""
     evaluation = evaluate_features(
         model,
         features,
@@ -215,7 +236,7 @@ def _measured(
         max_unreadable=max_unreadable,
         on_clip=on_clip,
     )
-    return row_of(evaluation)
+    return row_of(evaluation), evaluation.outputs.unreadable
 
 
 @torch.no_grad()

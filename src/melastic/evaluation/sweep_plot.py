@@ -8,7 +8,7 @@ from typing import Any
 
 from melastic.evaluation.curve import worth_their_cost
 from melastic.evaluation.labels import place_labels
-from melastic.evaluation.plots import INK, LINE, MUTED, blank_figure, save_figure
+from melastic.evaluation.plots import INK, LINE, MUTED, blank_figure, literal, save_figure
 from melastic.evaluation.sweep_dials import DIALS, Dial, label_of, some_of, usual_values
 from melastic.evaluation.sweep_rows import Row
 from melastic.patches.view import View
@@ -126,7 +126,15 @@ def _draw_costs(
         axes.plot(*_points(owns), "o", **ring, label="the model's own view", zorder=5)
     for colour, (name, others) in zip(_colours(len(baselines)), baselines.items(), strict=True):
         found = _front(others)
-        axes.plot(*_points(found), "s--", color=colour, mfc="white", mew=0.9, label=name, zorder=3)
+        axes.plot(
+            *_points(found),
+            "s--",
+            color=colour,
+            mfc="white",
+            mew=0.9,
+            label=literal(name),
+            zorder=3,
+        )
         if len(found) == 1:
             axes.axhline(100 * found[0].accuracy, color=colour, ls="--", lw=0.7, zorder=1)
     _cost_axis(axes, [row.gmacs_per_clip for part in (rows, *baselines.values()) for row in part])

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from melastic.errors import InputError
 
 LOUDEST = 1e6
 """Largest sample that a file of real numbers may hold; some are written as 16-bit numbers are."""
+_UNKNOWN_FRAMES = 2**62
 SAMPLE_RATE = 16_000
 """Samples per second (Hz) unless said otherwise."""
 _PROMISE = re.compile(
@@ -174,7 +176,7 @@ def duration_s(path: str | Path) -> float:
 
 
 class _ForeignFormatError(Exception):
-    """Libsndfile does not know the format."""
+    """Libsndfile does not know the format, or cannot read it without a length in its header."""
 
 
 def _check_file(path: Path) -> None:
@@ -196,10 +198,10 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
 
     Raises:
         InputError: if it is unreadable or truncated.
-        _ForeignFormatError: if the format is not one of libsndfile's.
+        _ForeignFormatError: if libsndfile cannot read the format.
     """
     try:
-        file = soundfile.SoundFile(str(path))
+        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path))
     except soundfile.LibsndfileError as error:
         if "format not recognised" in error.error_string.lower():
             raise _ForeignFormatError from None
@@ -207,6 +209,8 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
     except TypeError:
         raise _unreadable(path, "samples without a header") from None
     with file:
+        if file.frames >= _UNKNOWN_FRAMES:  # a FLAC pipe, in which libsndfile cannot move
+            raise _ForeignFormatError
         promise = _PROMISE.search(file.extra_info)
         if promise and int(promise[2]) + _SLOPPY_BYTES < int(promise[1]) < _UNKNOWN_LENGTH:
             raise _cut_short(
@@ -272,7 +276,7 @@ def _decode_av(path: Path) -> tuple[NDArray[np.float32], int]:
         import av
     except ImportError:
         raise InputError(
-            f"{path}: not an audio format that libsndfile reads; convert it to wav or flac, or "
+            f"{path}: not an audio file that libsndfile reads; convert it to wav or flac, or "
             "install the extra 'melastic[av]' for m4a, webm and mp4"
         ) from None
     try:

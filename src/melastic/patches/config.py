@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from melastic.errors import InputError
+from melastic.errors import InputError, check_choices
 from melastic.patches.fold import Fold, folded_grid
 from melastic.patches.grid import FreqTime, PatchGrid, Remainder
 
@@ -21,6 +21,10 @@ class KernelResize:
     """What resizes the patch: bilinear (FlexiAST, FlexiViT), or bicubic (timm)."""
     antialias: bool = False
     """Whether it smooths before reducing: off in FlexiAST, on in FlexiViT and timm."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown ways."""
+        check_choices("resize", self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,16 @@
 """The dials of a view: what each may be, and its words."""
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Literal
 
 from melastic.errors import InputError
 from melastic.patches.grid import Size, freq_time
+
+LONGEST_S = 86_400
+"""Longest stretch, and longest frame shift, of a view (s)."""
+MOST_FRAMES = 1_000_000
+"""Most frames that pooling makes one of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +24,10 @@ class Pooling:
 
     def __post_init__(self) -> None:
         """Refuse factors below one."""
-        if self.factor < 1:
+        if not 1 <= self.factor <= MOST_FRAMES:
             raise InputError(
-                f"a pooling factor is at least 1 frame, got {self.factor}; 1 keeps every frame"
+                f"a pooling factor is 1 to {MOST_FRAMES:,} frames, got {self.factor:.6g}; 1 keeps "
+                "every frame"
             )
 
     def __str__(self) -> str:
@@ -32,14 +37,18 @@ class Pooling:
 
 def check_hop(hop_ms: float) -> None:
     """Refuse a frame shift that is not a positive number of milliseconds."""
-    if not 0 < hop_ms < math.inf:
-        raise InputError(f"a hop is a positive number of milliseconds, got {hop_ms}; try 10")
+    if not 0 < hop_ms <= LONGEST_S * 1000:
+        raise InputError(
+            f"a hop, a day at most, is a positive number of milliseconds, got {hop_ms}; try 10"
+        )
 
 
 def check_length(seconds: float) -> None:
     """Refuse a length that is not a positive number of seconds."""
-    if not 0 < seconds < math.inf:
-        raise InputError(f"a length is a positive number of seconds, got {seconds}; try 1")
+    if not 0 < seconds <= LONGEST_S:
+        raise InputError(
+            f"a length, a day at most, is a positive number of seconds, got {seconds}; try 1"
+        )
 
 
 def check_share(keep: float) -> None:

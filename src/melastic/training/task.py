@@ -72,9 +72,9 @@ class Labelled:
             plot: where a confusion matrix goes; None: nowhere.
         """
         outputs = gathered_outputs(accelerator, self.model, dataset, self.config)
-        if plot and accelerator.is_main_process:
-            plot_confusion(outputs, self.splits.labels, plot)
         multi_label = self.splits.multi_label
+        if plot and accelerator.is_main_process and not multi_label:
+            plot_confusion(outputs, self.splits.labels, plot)
         return measure_scores(outputs.logits, outputs.targets, multi_label=multi_label)
 
     def carry(self, before: Path) -> None:
