@@ -107,3 +107,16 @@ def test_clips_without_labels_are_for_pretraining_alone(tmp_path):
     assert "the column 'label' is required" in one_line(done)
     words = ("pretrain", "ssast", "--data.manifest", tmp_path / "m.csv", "--data.val-share", "0")
     melastic(*words, *TINY, "--optim.epochs", "1", "--out", tmp_path / "run", check=0)
+
+
+def test_manifests_are_joined_into_a_linked_folder_and_measured_without_labels(tones, tmp_path):
+    (tmp_path / "deep" / "real").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "real")
+    bare = tones.with_name("bare.csv")
+    bare.write_text(
+        "file\n" + "".join(f"{path.name}\n" for path in sorted(tones.parent.glob("*.wav")))
+    )
+    out = tmp_path / "link" / "joined.csv"
+    melastic("data", "join", bare, "--out", out, check=0)
+    found = json.loads(melastic("data", "stats", out, "--json", check=0).stdout)
+    assert found["clips"] == len(list(tones.parent.glob("*.wav")))

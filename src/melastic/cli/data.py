@@ -134,7 +134,7 @@ def stats(arguments: Sequence[str], prog: str) -> int:
     frontend = FrontendConfig(
         sample_rate=args.sample_rate, num_mels=args.num_mels, hop_ms=args.hop_ms
     )
-    clips = select(read_manifest(args.manifest), args.select)
+    clips = select(read_manifest(args.manifest, labelled=False), args.select)
     with bar("measuring") as advance:
         found = Features(clips, frontend).statistics(most=args.most, on_clip=advance)
     if args.json:

@@ -36,13 +36,17 @@ def joined(manifests: Sequence[Path], rules: Sequence[str], out: Path) -> int:
         )
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"the names of manifests tell clips apart, {twice} is there twice")
+        raise InputError(
+            f"the names of manifests tell clips apart, {twice} is there twice; rename one"
+        )
     rows: list[dict[str, object]] = []
     for path, name, rule in zip(manifests, names, rules, strict=True):
         for clip in select(read_manifest(path, labelled=False), rule):
             rows.append(
                 {
-                    "file": os.path.relpath(clip.path, out.parent),
+                    "file": os.path.relpath(
+                        clip.path.parent.resolve() / clip.path.name, out.parent.resolve()
+                    ),
                     "label": LABEL_SEPARATOR.join(clip.labels),
                     "start_s": repr(clip.start_s) if clip.start_s else "",
                     "end_s": "" if clip.end_s is None else repr(clip.end_s),

@@ -40,7 +40,8 @@ class Augmentation:
     filter_db: float = 0.0
     """Largest gain or loss of a random, smooth filter over the mel axis (dB)."""
     noise_db: float = 0.0
-    """White noise is added at a random level between the clip's mean and this far below it (dB)."""
+    """Noise of equal power in every mel bin is added, at a random level between the clip's mean and
+    this far below it (dB)."""
     noise: float = 0.5
     """Share of the clips that get noise, where ``noise_db`` is set."""
     freq_masks: int = 0
@@ -123,7 +124,7 @@ def distort(
     if config.noise_db and uniform(0, 1, draw) < config.noise:
         below = uniform(0, config.noise_db, draw) * math.log(10) / 10
         level = x.mean() - below
-        power = -torch.rand(x.shape, generator=draw).clamp_min(1e-6).log()  # of white noise
+        power = -torch.rand(x.shape, generator=draw).clamp_min(1e-6).log()  # of noise
         x = torch.logaddexp(x, level + power.clamp_min(1e-3).log())
     return x
 
