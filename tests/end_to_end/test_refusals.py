@@ -15,6 +15,7 @@ import melastic.cli.show
 from melastic.errors import InputError
 from melastic.training.coarse_to_fine import train
 from melastic.training.config import RunConfig
+from tests.end_to_end.shell import TINY
 from tests.end_to_end.shell import melastic as run
 from tests.end_to_end.test_commands import one_line
 from tests.models import small
@@ -239,3 +240,10 @@ def test_no_confusion_is_drawn_where_clips_have_several_labels(tones, tmp_path):
     model.save(tmp_path / "model")
     words = ("evaluate", tmp_path / "model", tones, "--confusion", tmp_path / "c.png")
     assert "multi-label; leave it out" in one_line(run(*words))
+
+
+def test_a_score_over_clips_that_a_run_was_trained_on_is_called_one(tones, tmp_path):
+    small_run = ("train", "sounds", *TINY, "--optim.epochs", "1", "--data.manifest", tones)
+    run(*small_run, "--data.test", "None", "--out", tmp_path / "run", check=0)
+    said = run("evaluate", tmp_path / "run", tones, check=0).stderr
+    assert "the run was trained on some of them (split=train)" in said

@@ -87,8 +87,8 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
         )
     for reason in result.outputs.unreadable:
         note(f"left out: {reason}")
-    if args.select is None and not is_run(Path(args.model)):
-        note(f"scored on all {len(clips)} clips; --select split=test and its like take a part")
+    if args.select is None:
+        _say_if_all(args.model, len(clips))
     if args.confusion:
         plot_confusion(result.outputs, model.labels, args.confusion)
     if args.json:
@@ -112,6 +112,22 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
         ],
     )
     return 0
+
+
+def _say_if_all(model: str, clips: int) -> None:
+    """Say that a score is of all clips, where nothing chose some.
+
+    Args:
+        model: run folder, model folder, or name.
+        clips: how many there are.
+    """
+    heard = ""
+    if is_run(Path(model)):
+        data = read_run_config(Path(model)).data
+        if data.test is not None:
+            return
+        heard = f", and the run was trained on some of them ({data.train})"
+    note(f"scored on all {clips} clips{heard}; --select split=test and its like take a part")
 
 
 def chosen_clips(
@@ -144,8 +160,8 @@ def chosen_clips(
     if to_choose and test is not None:
         note("no clips are held out, test clips choose the views: --select names others")
     if test is None:
-        what = everything if to_choose else f"scored on all {len(clips):,} clips of {manifest}"
-        note(f"{what}; the run was trained on clips of it ({data.train})")
+        if to_choose:
+            note(f"{everything}; the run was trained on clips of it ({data.train})")
         return clips
     note(f"evaluating the run's test clips ({test}); --select all takes every clip")
     return select(clips, test)
