@@ -57,6 +57,10 @@ CONTROLS: dict[str, tuple[str, ...]] = {
         for batch in ("clips", "tokens")
         for name, schedule in (("held", "held"), ("falling", "anew"))
     },
+    **{
+        f"{name}whole-warm-up": ("--phases", phases, "--passing.warmup", "each")
+        for name, phases in (("", "3-phase"), ("2-phase-", "2-phase"), ("patch-", "3-phase-patch"))
+    },
     "fine-to-coarse": ("--phases", "full", "hop2", "hop4"),
     "coarse-only": ("--phases", "hop4"),
 }
@@ -235,8 +239,9 @@ def controls(kept: Path) -> list[str]:
         "",
         "## Controls",
         "",
-        "All shorten time by longer hops, in three phases but for coarse-only. A model whose last",
-        "phase is coarse is tested at that resolution, and once more read at full resolution.",
+        "All shorten time by longer hops, in three phases, unless their name says otherwise. A",
+        "model whose last phase is coarse is tested at that resolution, and once more read at full",
+        "resolution.",
         "",
         *table(kept, [SINGLE, "3-phase-hop", *CONTROLS]),
     ]

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from melastic.patches.grid import FreqTime
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, phases_of, train
 from melastic.training.config import ModelChoice, OptimConfig, TrainConfig
+from melastic.training.curriculum import Curriculum, Draws
 from melastic.training.ledger import Ledger, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.optim import learning_rate
@@ -223,6 +225,17 @@ def test_phases_share_the_warm_up_of_a_single_phase(tones, passing, steps):
     assert [phase_config(config, i).optim.warmup_steps for i in range(3)] == [steps] * 3
     alone = replace(config, phases=(phase_of("full:3"),))
     assert phase_config(alone, 0).optim.warmup_steps == 100
+
+
+def test_drawn_views_come_in_over_all_phases_as_they_would_in_one(tones):
+    draws = Draws(patches=(8, 16), ramp_epochs=8, share=0.5)
+    config = replace(settings(tones, epochs=9), draws=draws, phases=phases_in("3-phase"))
+    whole = Curriculum(View(), draws, seed=0)
+    for number in range(3):
+        part = Curriculum(View(), phase_config(config, number).draws, seed=0)
+        for epoch, step in product(range(3), range(50)):
+            drawn = part.patch(epoch, step) is None
+            assert drawn == (whole.patch(3 * number + epoch, step) is None)
 
 
 @settings_of_search(max_examples=60, deadline=None)

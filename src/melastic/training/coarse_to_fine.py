@@ -153,10 +153,19 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         model=coarser_model(config.model, phase),
         view=coarser_view(config, phase),
         data=_data(config, last=last, split_seed=None if seed is None else config.run.seed),
-        draws=coarser_draws(config.draws, phase),
+        draws=replace(
+            coarser_draws(config.draws, phase),
+            ramp_from=config.draws.ramp_from + _passed(phases, number, done),
+        ),
         optim=replace(config.optim, epochs=epochs, **given),
         run=run if seed is None else replace(run, seed=seed),
     )
+
+
+def _passed(phases: Sequence[Phase], number: int, done: Sequence[int]) -> int:
+    """Epochs before a phase: those that phases had, or, while none has run, are to have."""
+    planned = [phase.epochs if isinstance(phase.epochs, int) else 0 for phase in phases[:number]]
+    return sum(done[:number]) if len(done) >= number else sum(planned)
 
 
 def _warmup_steps(config: TrainConfig) -> int:

@@ -43,14 +43,19 @@ class Draws:
     ramp_epochs: int = 0
     """Epochs over which drawn views come in: at first every view is the run's own, and the share of
     drawn ones rises evenly to ``share``."""
+    ramp_from: int = 0
+    """Epochs of these that are over when training begins, as in the phases before."""
     share: float = 1.0
     """Share of steps (for patch sizes), of clips (for frame shift, pooling and length together) and
     of clips (for tokens kept) for which views are drawn; the others have the run's own."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
-        if self.ramp_epochs < 0:
-            raise InputError(f"draws.ramp_epochs is at least 0, got {self.ramp_epochs}")
+        if min(self.ramp_epochs, self.ramp_from) < 0:
+            raise InputError(
+                "draws.ramp_epochs and draws.ramp_from are at least 0, got "
+                f"{self.ramp_epochs} and {self.ramp_from}"
+            )
         if not 0 < self.share <= 1:
             raise InputError(f"draws.share is in (0, 1], got {self.share}; try 0.7")
         for patch in self.patches:
@@ -128,8 +133,9 @@ class Curriculum:
     def _comes_in(self, epoch: int, draw: torch.Generator) -> bool:
         """Whether a view is drawn rather than the run's own."""
         ramp, share = self.draws.ramp_epochs, self.draws.share
-        if epoch < ramp:
-            share *= epoch / ramp
+        passed = epoch + self.draws.ramp_from
+        if passed < ramp:
+            share *= passed / ramp
         return share == 1 or uniform(0, 1, draw) < share
 
 
