@@ -128,6 +128,7 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
     phase, last = phases[number], number == len(phases) - 1
     prices, budget = _budget(config)
     epochs = most_epochs(phases, done, prices, budget)
+    ramped = config.draws.ramp_from + _passed(phases, number, done)
     given: dict[str, Any] = {
         name: value
         for name in ("lr", "schedule", "warmup_steps")
@@ -154,8 +155,7 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         view=coarser_view(config, phase),
         data=_data(config, last=last, split_seed=None if seed is None else config.run.seed),
         draws=replace(
-            coarser_draws(config.draws, phase),
-            ramp_from=config.draws.ramp_from + _passed(phases, number, done),
+            coarser_draws(config.draws, phase), ramp_from=min(config.draws.ramp_epochs, ramped)
         ),
         optim=replace(config.optim, epochs=epochs, **given),
         run=run if seed is None else replace(run, seed=seed),
