@@ -21,6 +21,7 @@ from melastic.config import (
     Place,
     PoolingConfig,
     SlaneyMel,
+    Task,
     TokenSemanticPooling,
     TransformerConfig,
     Variant,
@@ -29,10 +30,6 @@ from melastic.config import (
 from melastic.errors import InputError, check_choices, unknown_name
 from melastic.options import LevelOf, PatchSize, SizeOf
 from melastic.patches.grid import FreqTime, Remainder, freq_time
-
-Task = Literal["single-label", "multi-label"]
-TASKS: tuple[Task, ...] = get_args(Task)
-"""Whether a clip has one label or several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +108,7 @@ def model_config(
     *,
     name: str,
     labels: tuple[str, ...],
-    task: Literal["single-label", "multi-label"] = "single-label",
+    task: Task = "single-label",
     **statistics: Any,
 ) -> ModelConfig:
     """The full configuration of an architecture.
@@ -123,8 +120,6 @@ def model_config(
         task: whether a clip has one label or several.
         **statistics: ``mean``, ``std`` and ``fixed_frames`` of the front end.
     """
-    if task not in TASKS:
-        raise unknown_name("task", str(task), TASKS)
     size, patch = freq_time(architecture.input_size), freq_time(architecture.patch)
     stride = patch if architecture.stride is None else freq_time(architecture.stride)
     windows = architecture.encoder == "windows"

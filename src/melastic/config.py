@@ -1,7 +1,7 @@
 """What a classifier is made of. Each default stands here once, with its unit."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from melastic.encoders.config import (
     EncoderConfig,
@@ -10,7 +10,7 @@ from melastic.encoders.config import (
     Variant,
     WindowConfig,
 )
-from melastic.errors import InputError
+from melastic.errors import InputError, unknown_name
 from melastic.frontend.config import FrontendConfig, Level, SlaneyMel
 from melastic.patches.config import (
     FactorisedGrid,
@@ -49,6 +49,9 @@ __all__ = [
     "WindowConfig",
 ]
 
+Task = Literal["single-label", "multi-label"]
+TASKS: tuple[Task, ...] = get_args(Task)
+"""Whether a clip has one label or several."""
 Place = Literal["first", "middle", "last", "both"]
 """Where class tokens stand among the tokens of a clip."""
 HEAD_NORM_EPS = 1e-5
@@ -165,7 +168,7 @@ class ModelConfig:
     """Preset it was made from, or origin of its weights."""
     labels: tuple[str, ...]
     """Name of each class, in the order of the logits; none: an encoder without a head."""
-    task: Literal["single-label", "multi-label"] = "single-label"
+    task: Task = "single-label"
     """Scores are a softmax over classes, or one sigmoid for each class."""
     frontend: FrontendConfig = FrontendConfig()
     patches: PatchConfig = PatchConfig()
@@ -193,7 +196,9 @@ class ModelConfig:
         return self.frontend.num_mels, fold.frames * fold.bands * self.frontend.hop_ms / 1000
 
     def __post_init__(self) -> None:
-        """Refuse patches that no spectrogram can hold, and the same label twice."""
+        """Refuse unknown tasks, patches that no spectrogram can hold, and the same label twice."""
+        if self.task not in TASKS:
+            raise unknown_name("task", str(self.task), TASKS)
         bins, mels = self.patches.patch.freq, self.frontend.num_mels
         if bins > mels:
             raise InputError(

@@ -162,3 +162,17 @@ def test_the_official_order_masks_with_zero_before_normalising(tones):
     filled = (0 - FRONTEND.mean) / (2 * FRONTEND.std)
     torch.testing.assert_close(zero_masked[hidden], torch.full_like(zero_masked[hidden], filled))
     torch.testing.assert_close(zero_masked[~hidden], mean_masked[~hidden])
+
+
+def test_a_clip_that_ends_beyond_its_file_is_as_long_as_what_is_there(tones):
+    clip = read_manifest(tones)[0]
+    beyond = dataclasses.replace(clip, end_s=1000.0)
+    assert Features([beyond], FRONTEND).frames(0) == Features([clip], FRONTEND).frames(0)
+
+
+@pytest.mark.parametrize("most", [1, 16, 29, 30, 31])
+def test_statistics_are_of_as_many_clips_as_asked_for(tones, most):
+    heard = []
+    clips = read_manifest(tones)
+    Features(clips, FRONTEND).statistics(most=most, on_clip=lambda done, of: heard.append(of))
+    assert len(heard) == heard[-1] == min(most, len(clips))

@@ -256,3 +256,9 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
     with pytest.raises(InputError, match=r"3 of 4 files are missing, the first is .*a\.wav"):
         check_files(clips)
     check_files(clips[:1])
+
+
+def test_spaces_around_a_cell_name_no_other_clips(tmp_path):
+    path = tmp_path / "clips.csv"
+    path.write_text("file,label,split\na.wav,x,test\nb.wav,x, test\nc.wav,x,test \n")
+    assert len(select(read_manifest(path), "split=test")) == 3

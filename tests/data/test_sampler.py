@@ -73,3 +73,11 @@ def test_clips_are_dealt_so_that_slices_differ_by_at_most_a_clip(tokens, slices)
 
 def test_a_single_slice_keeps_the_order():
     assert dealt([3, 9, 1, 5], 1) == [[0, 1, 2, 3]]
+
+
+def test_balanced_epochs_are_as_long_where_clips_are_left_out():
+    sampler = TokenBudgetSampler(
+        [1] * 20, batch_tokens=4, seed=0, weights=[1.0] * 20, left_out=set(range(1, 20))
+    )
+    for epoch in range(20):
+        assert [i for batch in sampler.epoch(epoch) for i in batch] == [0] * 20

@@ -18,7 +18,7 @@ from melastic.data.join import joined
 from melastic.data.manifest import read_manifest, select
 from melastic.data.prepare import prepare as prepare_set
 from melastic.data.public_sets import DATA_SETS
-from melastic.data.sounds import SOUNDS, write_sound_set
+from melastic.data.sounds import CLIPS_PER_CLASS, write_sound_set
 from melastic.errors import InputError, unknown_name
 from melastic.progress import bar, note
 
@@ -161,7 +161,7 @@ def _generate(args: PrepareArguments) -> int:
     """Generate the package's own sound set."""
     with bar("generating sounds") as advance:
         write_sound_set(args.out, on_clip=advance, **_own(args))
-    clips = len(read_manifest(args.out)) // len(SOUNDS)
+    clips = args.clips_per_class or CLIPS_PER_CLASS
     sys.stdout.write(f"{args.out}: {clips} clips of each class\n")
     return 0
 

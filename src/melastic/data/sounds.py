@@ -19,6 +19,8 @@ from melastic.data import synthesis as syn
 from melastic.data.synthesis import Stage, Wave
 from melastic.errors import InputError, unknown_name
 
+CLIPS_PER_CLASS = 60
+"""Clips of each class unless said otherwise."""
 SHORTEST_S = 0.2
 LONGEST_S = 8.0
 _MEDIAN_S = 1.3
@@ -238,7 +240,7 @@ def make_sound(
 def write_sound_set(
     manifest: Path,
     *,
-    clips_per_class: int = 60,
+    clips_per_class: int = CLIPS_PER_CLASS,
     seed: int = 0,
     sample_rate: int = 16_000,
     on_clip: Callable[[int, int], None] | None = None,

@@ -124,7 +124,7 @@ def distort(
     if config.noise_db and uniform(0, 1, draw) < config.noise:
         below = uniform(0, config.noise_db, draw) * math.log(10) / 10
         level = x.mean() - below
-        power = -torch.rand(x.shape, generator=draw).clamp_min(1e-6).log()  # of noise
+        power = -torch.rand(x.shape, generator=draw).clamp_min(1e-6).log()  # exponential
         x = torch.logaddexp(x, level + power.clamp_min(1e-3).log())
     return x
 

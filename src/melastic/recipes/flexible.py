@@ -105,13 +105,8 @@ def fsdd_loso_melastic() -> TrainConfig:
     return replace(
         base,
         name="fsdd-loso-melastic",
-        draws=Draws(
-            patches=LOW_COLUMNS,
-            hops_ms=HOPS_MS,
-            seconds=(0.35, 1.0),
-            keep=(0.7, 1.0),
-            ramp_epochs=15,
-            share=0.7,
+        draws=replace(
+            asc_melastic().draws, patches=LOW_COLUMNS, seconds=(0.35, 1.0), ramp_epochs=15
         ),
         optim=replace(base.optim, epochs=90),
     )

@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,6 +14,7 @@ from melastic.architecture import frontend_config, model_config
 from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
+from melastic.config import Task
 from melastic.data.features import Features
 from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
@@ -163,9 +164,7 @@ def build_model(
     """
     if config.model.preset not in PRESETS:
         raise unknown_name("model", config.model.preset, PRESETS)
-    task: Literal["multi-label", "single-label"] = (
-        "multi-label" if splits.multi_label else "single-label"
-    )
+    task: Task = "multi-label" if splits.multi_label else "single-label"
     made_of = model_config(
         config.model.architecture, name=config.model.preset, labels=splits.labels, task=task
     )

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from melastic.checkpoints.store import check_state
 from melastic.classifier import Classifier
-from melastic.config import FrontendConfig, ModelConfig
+from melastic.config import TASKS, FrontendConfig, ModelConfig, Task
 from melastic.errors import InputError, unknown_name
 from melastic.head import Head
 
-TASKS: tuple[Literal["single-label"], Literal["multi-label"]] = ("single-label", "multi-label")
 FRONTEND = FrontendConfig()
 
 
@@ -85,7 +83,7 @@ def read_frontend(facts: Facts, num_mels: int, fixed_frames: int | None) -> Fron
     )
 
 
-def read_task(facts: Facts) -> Literal["single-label", "multi-label"]:
+def read_task(facts: Facts) -> Task:
     """What the scores mean.
 
     Raises:
