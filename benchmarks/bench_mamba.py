@@ -2,6 +2,7 @@
 
 ``python -m benchmarks.bench_mamba`` writes ``mamba.md`` and ``mamba.png``. Time is the fastest of
 several forward passes that take turns; memory is the growth of a process of its own.
+``python -m benchmarks.bench_mamba operations`` prints multiply-adds alone.
 """
 
 import math
@@ -18,6 +19,8 @@ import melastic
 from benchmarks.bench_scan import reference
 from benchmarks.report import in_turn, peak_mb, write
 from melastic.devices import machine
+from melastic.evaluation.cost import gmacs
+from melastic.patches.grid import FreqTime
 from melastic.scan.operands import Operands
 from melastic.scan.selective import scan_kernel
 
@@ -194,8 +197,21 @@ def decisive() -> list[list[str]]:
     return [[name, f"{value:.2f}"] for name, value in pairs]
 
 
+def report_operations() -> None:
+    """Print how many times the multiply-adds of AST Audio Mamba has, over length."""
+    for size, lengths in LENGTHS.items():
+        for tokens in lengths:
+            seen = FreqTime(MELS, tokens // ROWS * PATCH)
+            ast, aum = (
+                gmacs(model_of(f"{kind}-{size}", tokens).config, seen) for kind in ("ast", "aum")
+            )
+            print(f"{size} {tokens:,} tokens: {aum / ast:.2f}")
+
+
 def main() -> None:
     """Measure, or report the memory of one pass."""
+    if sys.argv[1:] == ["operations"]:
+        return report_operations()
     if len(sys.argv) == 3:
         return report_growth(sys.argv[1], int(sys.argv[2]))
     ratios = decisive()
