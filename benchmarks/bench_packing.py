@@ -158,7 +158,8 @@ def timed_models(mix: str) -> list[list[str]]:
     """Training steps of a whole model: ragged, padded, and equal lengths of as many tokens."""
     lengths = lengths_of(mix)[:CLIPS]
     frames = [16 * length // COLUMN for length in lengths]
-    model = melastic.create_model("elasticast-base", num_classes=50, depth=BLOCKS)
+    size = (128, max(frames))  # beyond its table a clip's positions depend on the padding
+    model = melastic.create_model("elasticast-base", num_classes=50, depth=BLOCKS, input_size=size)
     model = model.train()
     clips = [torch.randn(128, n) for n in frames]
     padded = torch.stack([functional.pad(clip, (0, max(frames) - clip.shape[1])) for clip in clips])
