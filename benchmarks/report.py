@@ -44,9 +44,15 @@ def peak_mb() -> float:
 
 
 def write(
-    name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str
+    name: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    note: str,
+    *,
+    part: str = "",
 ) -> None:
-    """Write ``benchmarks/NAME.md`` and print it.
+    """Write ``benchmarks/NAME.md`` or ``NAME-PART.md`` and print it.
 
     Args:
         name: of the benchmark; its script is ``bench_NAME.py``.
@@ -54,11 +60,13 @@ def write(
         header: names of the columns.
         rows: cells.
         note: how to read it.
+        part: word behind the command that measures this table alone; empty: there is no other.
     """
-    lines = [f"# {title}", "", f"`python -m benchmarks.bench_{name}` on {machine()}", ""]
+    command, file = f"python -m benchmarks.bench_{name} {part}".strip(), f"{name}-{part}".strip("-")
+    lines = [f"# {title}", "", f"`{command}` on {machine()}", ""]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["", note]
     text = "\n".join(lines) + "\n"
-    Path(__file__).with_name(f"{name}.md").write_text(text)
+    Path(__file__).with_name(f"{file}.md").write_text(text)
     print(text)
