@@ -49,7 +49,9 @@ FAMILIES = {
         models={
             "ast-16": ("asc-ast",),
             "ast-8": ("asc-ast", "--model.patch", "8"),
+            "ast-24": ("asc-ast", "--model.patch", "24", *steps_of(1200)),
             "ast-32": ("asc-ast", "--model.patch", "32"),
+            "ast-48": ("asc-ast", "--model.patch", "48", *steps_of(350)),
             "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
             "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
             "ast-40ms": ("asc-ast", "--model.hop-ms", "40"),

@@ -17,7 +17,7 @@ from melastic.data.loader import Batch
 from melastic.errors import InputError
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import train
-from melastic.training.config import ModelChoice, PretrainConfig, pretraining_of
+from melastic.training.config import ModelChoice, PretrainConfig
 from melastic.training.curriculum import Draws
 from melastic.training.loop import Trainer
 from melastic.training.masked import MaskedModel
@@ -25,6 +25,7 @@ from melastic.training.masked_objective import MaskedObjective
 from melastic.training.masks import Masking
 from melastic.training.phases import phase_of
 from melastic.training.run_folder import read_run_config
+from melastic.training.settings import pretraining_of
 from tests.models import MELS, mamba, small, windows
 from tests.training.test_resume import same, settings, weights
 from tests.training.test_two_processes import launch, rows

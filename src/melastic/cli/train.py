@@ -13,8 +13,9 @@ from melastic.presets import architecture_of
 from melastic.progress import note
 from melastic.recipes import load_recipe
 from melastic.training.coarse_to_fine import train as run_training
-from melastic.training.config import PretrainConfig, TrainConfig, pretraining_of
+from melastic.training.config import PretrainConfig, TrainConfig
 from melastic.training.run_folder import read_run_config
+from melastic.training.settings import pretraining_of
 
 USAGE = "RECIPE|config.json [--out RUN] [--init MODEL] [--section.field value …]"
 

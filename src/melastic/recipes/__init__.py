@@ -8,7 +8,8 @@ from pathlib import Path
 from melastic.checkpoints.store import read_json
 from melastic.errors import unknown_name
 from melastic.recipes import esc50, flexible, fsdd, keywords, mamba, sounds, ssast, windows
-from melastic.training.config import TrainConfig, config_from
+from melastic.training.config import TrainConfig
+from melastic.training.settings import config_from
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sounds": sounds.sounds,

@@ -29,7 +29,7 @@ from melastic.progress import note
 from melastic.randomness import generator, integer
 from melastic.training.automatic import most_epochs, moves_on, said
 from melastic.training.coarser import coarser_draws, coarser_model, coarser_view
-from melastic.training.config import DataConfig, RunConfig, TrainConfig
+from melastic.training.config import DataConfig, OptimConfig, RunConfig, TrainConfig
 from melastic.training.course import course_of, epochs_in, ledger_text, summary_of
 from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
@@ -70,7 +70,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
     begun, before = resume, None
     for number, (settings, own) in enumerate(phases_of(config, folder)):
         stage = _stage(config, number, folder)
-        if own == folder or not is_finished(own, settings.optim.epochs, stage):
+        if own == folder or not is_finished(own, settings.optim, stage):
             trainer = Trainer(settings, own, accelerator, before=before, stage=stage)
             if accelerator.is_main_process and not begun:
                 begin(config, folder)
@@ -124,10 +124,10 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         number: of the phase, from 0.
         done: epochs of each phase before; needed where a phase is auto.
     """
-    phases = with_equal_parts(config.phases, config.optim.epochs)
+    phases = _with_lengths(config)
     phase, last = phases[number], number == len(phases) - 1
     prices, budget = _budget(config)
-    epochs = most_epochs(phases, done, prices, budget)
+    epochs = config.optim.epochs if phase.steps else most_epochs(phases, done, prices, budget)
     ramped = config.draws.ramp_from + _passed(phases, number, done)
     given: dict[str, Any] = {
         name: value
@@ -157,9 +157,14 @@ def phase_config(config: TrainConfig, number: int, done: Sequence[int] = ()) -> 
         draws=replace(
             coarser_draws(config.draws, phase), ramp_from=min(config.draws.ramp_epochs, ramped)
         ),
-        optim=replace(config.optim, epochs=epochs, **given),
+        optim=replace(config.optim, epochs=epochs, steps=phase.steps, **given),
         run=run if seed is None else replace(run, seed=seed),
     )
+
+
+def _with_lengths(config: TrainConfig) -> tuple[Phase, ...]:
+    """The phases of a run, each with the epochs or steps that it has, or auto."""
+    return with_equal_parts(config.phases, config.optim.epochs, config.optim.steps)
 
 
 def _passed(phases: Sequence[Phase], number: int, done: Sequence[int]) -> int:
@@ -226,17 +231,18 @@ def phases_of(config: TrainConfig, folder: Path) -> Iterator[tuple[TrainConfig, 
         done.append(epochs_in(own))
 
 
-def is_finished(folder: Path, epochs: int, stage: Stage) -> bool:
+def is_finished(folder: Path, optim: OptimConfig, stage: Stage) -> bool:
     """Whether a phase has been carried out.
 
     Args:
         folder: of the phase.
-        epochs: that it shall have, or may have at most.
+        optim: its epochs, or the most it may have, or its steps.
         stage: where it stands.
     """
     rows = read_metrics(folder)
     ended = stage.ends is not None and stage.ends(rows)
-    return (folder / CURVES).exists() and (ended or any(row["epoch"] == epochs for row in rows))
+    done = any(optim.is_over(row["epoch"], row["step"]) for row in rows)
+    return (folder / CURVES).exists() and (ended or done)
 
 
 def _folder(config: TrainConfig, number: int, folder: Path) -> Path:
@@ -273,7 +279,7 @@ def _price(config: TrainConfig, number: int) -> float:
 
 def _budget(config: TrainConfig) -> tuple[list[float], float]:
     """What an epoch of each phase takes of the budget, and the budget."""
-    phases = with_equal_parts(config.phases, config.optim.epochs)
+    phases = _with_lengths(config)
     fixed = [phase.epochs for phase in phases if isinstance(phase.epochs, int)]
     if len(fixed) == len(phases):
         return [1.0] * len(phases), sum(fixed)

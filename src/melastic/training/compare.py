@@ -64,10 +64,11 @@ def read_finished(folder: Path) -> Finished:
     phases = []
     for settings, own in phases_of(config, folder):
         if not (own / CURVES).exists():
-            where = "" if own == folder else f" of {own.name}"
+            where = "" if own == folder else f" in {own.name}"
             raise InputError(
-                f"{folder}: a run is compared when it has ended, {epochs_in(own)} of "
-                f"{settings.optim.epochs} epochs{where} are done; melastic train --resume {folder}"
+                f"{folder}: a run is compared when it has ended, this one is to train "
+                f"{settings.optim.length_text()}{where} and has {epochs_in(own)} epochs behind it; "
+                f"melastic train --resume {folder}"
             )
         phases.append((settings, own))
     course = course_of(phases)

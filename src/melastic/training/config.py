@@ -1,8 +1,7 @@
 """Everything a training run depends on. Each default stands here once, with its unit."""
 
-import dataclasses
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,6 @@ from melastic.frontend.augment import Augmentation
 from melastic.options import several_of
 from melastic.patches.view import View
 from melastic.presets import architecture_of
-from melastic.serialize import from_json, to_json
 from melastic.training.curriculum import Draws
 from melastic.training.masks import Masking
 from melastic.training.phases import (
@@ -22,12 +20,14 @@ from melastic.training.phases import (
     Passing,
     Phase,
     check_phases,
+    counts_steps,
     phase_text,
     phases_in,
 )
 
 PhaseList = Annotated[
-    tuple[Phase, ...], several_of(phases_in, "OPn[:EPOCHS|:auto][@LR]|PRESET", phase_text, EXAMPLE)
+    tuple[Phase, ...],
+    several_of(phases_in, "OPn[:EPOCHS|:Nsteps|:auto][@LR]|PRESET", phase_text, EXAMPLE),
 ]
 
 
@@ -104,6 +104,8 @@ class OptimConfig:
     """Memory of the gradient's mean and of its square."""
     epochs: int = 30
     """Passes over the training clips."""
+    steps: int | None = None
+    """Steps of training in place of ``epochs``; the last epoch is cut short. None: epochs."""
     schedule: Literal["cosine", "constant", "step"] = "cosine"
     """Course of the learning rate after warm-up; step: times ``decay`` at ``milestones``."""
     milestones: tuple[int, ...] = ()
@@ -137,6 +139,8 @@ class OptimConfig:
         for name in ("lr", "epochs", "batch_tokens", "accumulate", "tail_epochs"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"optim.{name} must be positive, got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise InputError(f"optim.steps must be positive, got {self.steps}; None trains epochs")
         check_range("optim", self, ("weight_decay", "warmup_steps"), 0)
         check_range("optim", self, ("decay",), 0, 1)
         if min(self.milestones, default=0) < 0:
@@ -154,6 +158,14 @@ class OptimConfig:
             )
         if not 0 <= self.span[0] < self.span[1] <= 1:
             raise InputError(f"optim.span is a part of the schedule, got {self.span}; try 0 1")
+
+    def is_over(self, epoch: int, step: int) -> bool:
+        """Whether nothing remains to be done after so many epochs and steps."""
+        return epoch >= self.epochs if self.steps is None else step >= self.steps
+
+    def length_text(self) -> str:
+        """How long training is, as people read it."""
+        return f"{self.epochs} epochs" if self.steps is None else f"{self.steps} steps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,13 +246,19 @@ class TrainConfig:
     run: RunConfig = RunConfig()
     phases: PhaseList = ()
     """From coarse to fine: training at one time resolution after the other, such as hop4:10 hop2:10
-    full:20, whose epochs replace optim.epochs; or parts of optim.epochs, equal (hop4 hop2 full),
-    by name (2-phase, 3-phase, gradual, 3-phase-mean) or as they pay (3-phase:auto). None: one."""
+    full:20, whose epochs replace optim.epochs, or hop4:500steps full:900steps; or parts of
+    optim.epochs (or optim.steps), equal (hop4 hop2 full), by name (2-phase, 3-phase, gradual,
+    3-phase-mean) or as they pay (3-phase:auto). None: one."""
     passing: Passing = Passing()
 
     def __post_init__(self) -> None:
         """Refuse impossible phases, patience without end, and a model that is its own teacher."""
-        check_phases(self.phases, self.optim.epochs)
+        check_phases(self.phases, self.optim.epochs, self.optim.steps)
+        if self.passing.schedule == "continued" and counts_steps(self.phases, self.optim.steps):
+            raise InputError(
+                "a schedule that continues over phases counts epochs, some have steps; give all "
+                "phases epochs, or set passing.schedule to held or anew"
+            )
         if self.run.patience is not None and self.data.val is None and not self.data.val_share:
             raise InputError(
                 "run.patience waits for a better score on held-out clips, there are none; give "
@@ -277,70 +295,3 @@ class PretrainConfig(TrainConfig):
             )
         if self.run.choose_by == "mAP":
             raise InputError("pretraining has no mAP; set run.choose_by to loss or accuracy")
-
-
-def pretraining_of(config: TrainConfig) -> PretrainConfig:
-    """A recipe on clips whose labels nobody asks for; the best epoch has the lowest loss.
-
-    Args:
-        config: a recipe for clips with labels, or for pretraining already.
-    """
-    if isinstance(config, PretrainConfig):
-        return config
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    fields |= {
-        "data": replace(config.data, test=None, balanced=False),
-        "view": replace(config.view, keep=1.0),
-        "draws": replace(config.draws, keep=None, patches=()),
-        "distill": Distillation(),
-        "run": replace(config.run, choose_by="loss"),
-    }
-    return PretrainConfig(**{**fields, "name": f"{config.name}-pretrained"})
-
-
-def config_from(given: Any, where: str) -> TrainConfig:
-    """Settings as JSON has them, of pretraining if they say what is hidden.
-
-    A setting that the package did not know when they were written is what it is by default.
-
-    Args:
-        given: parsed JSON.
-        where: what messages call it.
-
-    Raises:
-        InputError: if they are no settings, or some cannot be.
-    """
-    pretraining = isinstance(given, dict) and "masking" in given
-    kind = PretrainConfig if pretraining else TrainConfig
-    return from_json(kind, _completed(given, to_json(kind(name=""))), where)
-
-
-def told(config: TrainConfig) -> Any:
-    """The settings that are not what they are by default, as JSON has them.
-
-    Args:
-        config: all settings.
-    """
-    return _less(to_json(config), to_json(type(config)(name="")))
-
-
-def _completed(given: Any, usual: Any) -> Any:
-    """JSON objects with the fields that they lack; a name they must have."""
-    if not isinstance(given, dict) or not isinstance(usual, dict):
-        return given
-    return given | {
-        key: _completed(given[key], value) if key in given else value
-        for key, value in usual.items()
-        if key != "name" or key in given
-    }
-
-
-def _less(given: Any, usual: Any) -> Any:
-    """JSON objects without the fields that are as usual."""
-    if not isinstance(given, dict) or not isinstance(usual, dict):
-        return given
-    return {
-        key: _less(value, usual.get(key))
-        for key, value in given.items()
-        if key not in usual or value != usual[key]
-    }

@@ -49,7 +49,7 @@ def course_of(phases: Iterable[tuple[TrainConfig, Path]]) -> Course:
 def summary_of(config: TrainConfig, phases: Sequence[tuple[TrainConfig, Path]]) -> dict[str, Any]:
     """What each phase of a finished run has cost, what all have, and what that saves.
 
-    It is held to as many epochs at the run's full resolution: what an epoch of its phases at full
+    It is held to as many clips at the run's full resolution: what a clip of its phases at full
     resolution has cost; where there is none, what it would, by the geometry of a clip of the size
     that the model is made for, and then seconds are compared with nothing.
 
@@ -65,13 +65,13 @@ def summary_of(config: TrainConfig, phases: Sequence[tuple[TrainConfig, Path]]) 
     costs: dict[str, float | None] = {"train_gmacs": None, "elapsed_s": None}
     for name in costs:
         if full:
-            each = sum(row[name] for row in full) / sum(row["epochs"] for row in full)
-            costs[name] = each * total["epochs"]
+            each = sum(row[name] for row in full) / sum(row["clips"] for row in full)
+            costs[name] = each * total["clips"]
     if not full:
         settings = phases[-1][0]
         ratio = clip_gmacs(config.model.architecture) / clip_gmacs(settings.model.architecture)
-        each = rows[-1]["train_gmacs"] / rows[-1]["epochs"]
-        costs["train_gmacs"] = ratio * each * total["epochs"]
+        each = rows[-1]["train_gmacs"] / rows[-1]["clips"]
+        costs["train_gmacs"] = ratio * each * total["clips"]
     saved = {name: None if costs[name] is None else 1 - total[name] / costs[name] for name in costs}
     return {
         "phases": rows,
@@ -94,7 +94,7 @@ def ledger_text(summary: dict[str, Any]) -> str:
         f"training took {macs_text(summary['train_gmacs'])} over {len(summary['phases'])} phases, "
         f"{abs(saved):.0f} % {'fewer' if saved >= 0 else 'more'} than "
         f"{'' if summary['full_resolution'] == 'measured' else 'reckoned for '}"
-        f"as many epochs at full resolution ({summary['tokens']:,} tokens, "
+        f"as many clips at full resolution ({summary['tokens']:,} tokens, "
         f"{summary['elapsed_s']:,.0f} s)"
     )
 

@@ -7,9 +7,10 @@ Source: From Coarse to Fine compares training methods by their operations and by
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -152,8 +153,36 @@ def macs_text(gmacs: float) -> str:
     return f"{gmacs:.3g} GMACs"
 
 
+def speed_text(row: Mapping[str, Any], seconds: float) -> str:
+    """How fast an epoch was, what it waited for, and its memory, as people read it.
+
+    Args:
+        row: of the epoch, with its costs.
+        seconds: that it took.
+    """
+    waited = 100 * row["data_s"] / seconds
+    return (
+        f"{row['clips_per_s']:.0f} clips/s, {row['tokens'] / seconds:,.0f} tokens/s, "
+        f"{waited:.0f} % waiting for clips, {row['peak_mb'] / 1000:.1f} GB"
+    )
+
+
+def forget_peak() -> None:
+    """Begin to measure the most memory anew, so that a phase is not charged with another's.
+
+    Where a CPU's system cannot (others than Linux), the process has one peak.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError), Path("/proc/self/clear_refs").open("w") as file:
+        file.write("5")
+
+
 def peak_mb() -> float:
-    """Most memory that was held so far: of the GPU where there is one, else of the process (MB)."""
+    """Most memory since :func:`forget_peak`: of the GPU where there is one, else of the process.
+
+    In MB (10^6 bytes).
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

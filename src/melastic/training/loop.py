@@ -23,11 +23,12 @@ from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
 from melastic.training.curriculum import Curriculum
 from melastic.training.held_out import is_better
-from melastic.training.ledger import Costs, macs_text
+from melastic.training.ledger import Costs, forget_peak, macs_text, speed_text
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
 from melastic.training.record import Record, held_out_scores, read_metrics
 from melastic.training.run_folder import CURVES, MODEL
+from melastic.training.settings import in_epochs
 from melastic.training.setup import (
     build_model,
     build_sampler,
@@ -37,11 +38,9 @@ from melastic.training.setup import (
     split_clips,
     workers_for,
 )
-from melastic.training.stage import Stage
+from melastic.training.stage import ALONE, Stage
 from melastic.training.state import STATE, Progress, load_memory, load_state, save_state
 from melastic.training.task import MaskedMetrics, task_of
-
-ALONE = Stage()
 
 
 class Trainer:
@@ -65,22 +64,18 @@ class Trainer:
             before: run folder of the phase before; None: this is the first.
             stage: where the run stands among phases.
         """
+        forget_peak()
         self.stage = stage
         self.config, self.folder, self.accelerator = config, folder, accelerator
         self.main = accelerator.is_main_process
         self.curriculum = Curriculum(config.view, config.draws, config.run.seed)
         self.splits = split_clips(config)
+        quiet, drawn = not self.main, self.curriculum.needs_waveforms
         training, failed = read_features(
-            config,
-            self.splits.train,
-            "reading",
-            quiet=not self.main,
-            drawn=self.curriculum.needs_waveforms,
+            config, self.splits.train, "reading", quiet=quiet, drawn=drawn
         )
-        self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=not self.main)
-        self.model = build_model(
-            config, self.splits, training, failed, before=before, quiet=not self.main
-        )
+        self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=quiet)
+        self.model = build_model(config, self.splits, training, failed, before=before, quiet=quiet)
         check_views(config, self.model, training, failed)
         self.clips = ClipDataset(
             training,
@@ -95,6 +90,7 @@ class Trainer:
         self.trained = self.task.module
         self.parts = Parts(config.optim, self.curriculum, self.clips, self.model.config)
         self.per_epoch = len(self.sampler.epoch(0))
+        self.config = config = in_epochs(config, self.per_epoch)
         self.trained.to(accelerator.device)
         if before is not None:
             self.task.carry(before)
@@ -153,6 +149,8 @@ class Trainer:
         """The steps of one epoch that remain."""
         progress, config = self.progress, self.config
         steps = self.sampler.epoch(progress.epoch)
+        if config.optim.steps is not None:
+            steps = steps[: config.optim.steps - progress.step + progress.step_in_epoch]
         left = [
             (len(indices), self._mine(indices, progress.step + ahead))
             for ahead, indices in enumerate(steps[progress.step_in_epoch :])
@@ -189,10 +187,9 @@ class Trainer:
 
     def _set_learning_rate(self) -> None:
         """The learning rate of the step that comes."""
-        total = self.config.optim.epochs * self.per_epoch
-        rate = learning_rate(
-            self.config.optim, self.progress.step, total=total, per_epoch=self.per_epoch
-        )
+        optim, each = self.config.optim, self.per_epoch
+        total = optim.steps or optim.epochs * each
+        rate = learning_rate(optim, self.progress.step, total=total, per_epoch=each)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -258,14 +255,15 @@ class Trainer:
             "epoch": progress.epoch,
             "loss": progress.loss_sum / max(1, progress.step_in_epoch),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "clips_per_s": len(self.splits.train) / seconds,
             "elapsed_s": progress.elapsed_s,
             **self.objective.close(self.accelerator),
             **self.objective.ledger.close(self.accelerator),
         }
+        steps = self.sampler.epoch(progress.epoch - 1)[: progress.step_in_epoch]
+        row["clips_per_s"] = sum(map(len, steps)) / seconds
         progress.train_gmacs += row["train_gmacs"]
         text = f"{self.stage.title(progress.epoch, config.optim.epochs)}  loss {row['loss']:.4f}"
-        last = progress.epoch == config.optim.epochs
+        last = config.optim.is_over(progress.epoch, progress.step)
         if self.splits.val and (last or progress.epoch % config.run.evaluate_every == 0):
             with self.average.swapped(self.trained):
                 metrics = self._scores(self.held_out)
@@ -278,9 +276,9 @@ class Trainer:
                     text += "  best"
         remaining = progress.elapsed_s / progress.epoch * (config.optim.epochs - progress.epoch)
         self.record.add(row)
-        text += f"  {row['clips_per_s']:.0f} clips/s, {row['tokens'] / seconds:,.0f} tokens/s"
         spent = macs_text(self.stage.gmacs + progress.train_gmacs)
-        self.record.note(f"{text}  {spent}  {clock_text(remaining)} to go")
+        text += f"  {speed_text(row, seconds)}  {spent}"
+        self.record.note(f"{text}  {clock_text(remaining)} to go")
 
     def _ended(self) -> bool:
         """Whether no epoch shall follow."""

@@ -18,6 +18,8 @@ PRESETS: dict[str, tuple[float, ...]] = {
 }
 """Factors of phases by the name of all of them; fractions are left out where none can be had."""
 EXAMPLE = "hop4:10 hop2:10 full:20"
+STEPS = "steps"
+"""What follows a number of steps, which would be epochs without it."""
 """Phases that would work."""
 
 
@@ -32,6 +34,8 @@ class Phase:
     epochs: int | Literal["equal", "auto"] = "equal"
     """Passes over the training clips; equal: an equal part of ``optim.epochs``; auto: as long as
     they are worth their operations (``training/automatic.py``)."""
+    steps: int | None = None
+    """Steps in place of epochs."""
     lr: float | None = None
     """Learning rate at its peak."""
     schedule: Literal["cosine", "constant", "step"] | None = None
@@ -47,6 +51,11 @@ class Phase:
             raise InputError(
                 f"a phase has a factor and epochs of at least 1, got {self.factor:g} and "
                 f"{self.epochs}; try hop2:10"
+            )
+        if self.steps is not None and (self.steps < 1 or self.epochs != "equal"):
+            raise InputError(
+                f"a phase has epochs or at least one step, got {self.epochs} and {self.steps}; try "
+                f"hop2:500{STEPS}"
             )
         if self.operator != "hop" and self.factor != int(self.factor):
             raise InputError(
@@ -79,13 +88,13 @@ def phases_in(text: str) -> tuple[Phase, ...]:
 
 
 def phase_of(text: str) -> Phase:
-    """The phase that a text such as ``hop4:10``, ``hop4:auto`` or ``patch2:5@0.001`` stands for.
+    """The phase that a text such as ``hop4:10``, ``hop4:500steps`` or ``patch2:auto@0.001`` means.
 
     Raises:
         InputError: if it stands for none.
     """
     match = re.fullmatch(
-        r"(?:([a-z]+)([0-9.]+)|full)(?::(\d+|auto))?(?:@([0-9.eE+-]+))?", text.strip()
+        rf"(?:([a-z]+)([0-9.]+)|full)(?::(\d+|auto)({STEPS})?)?(?:@([0-9.eE+-]+))?", text.strip()
     )
     try:
         if match is None or (match[1] is not None and match[1] not in OPERATORS):
@@ -94,46 +103,67 @@ def phase_of(text: str) -> Phase:
         return Phase(
             operator=next((name for name in OPERATORS if name == match[1]), "hop"),
             factor=1.0 if match[2] is None else float(match[2]),
-            epochs=words[match[3]] if match[3] in words else int(match[3]),
-            lr=None if match[4] is None else float(match[4]),
+            epochs=words.get(None if match[4] else match[3]) or int(match[3]),
+            steps=int(match[3]) if match[4] else None,
+            lr=None if match[5] is None else float(match[5]),
         )
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"a phase reads OPERATORfactor:epochs or full:epochs (operators {', '.join(OPERATORS)};"
-            f" epochs may be auto or left out, @lr may follow), or a preset ({', '.join(PRESETS)}),"
-            f" got {text!r}; try {EXAMPLE}"
+            f" epochs may be auto, a number of steps such as 500{STEPS}, or left out, @lr may "
+            f"follow), or a preset ({', '.join(PRESETS)}), got {text!r}; try {EXAMPLE}"
         ) from None
 
 
 def phase_text(phase: Phase) -> str:
     """The inverse of :func:`phase_of`."""
     factor = "full" if phase.factor == 1 else f"{phase.operator}{phase.factor:g}"
-    epochs = "" if phase.epochs == "equal" else f":{phase.epochs}"
-    return f"{factor}{epochs}" + ("" if phase.lr is None else f"@{phase.lr:g}")
+    length = "" if phase.epochs == "equal" else f":{phase.epochs}"
+    length = length if phase.steps is None else f":{phase.steps}{STEPS}"
+    return f"{factor}{length}" + ("" if phase.lr is None else f"@{phase.lr:g}")
 
 
-def check_phases(phases: Sequence[Phase], epochs: int) -> None:
-    """Refuse phases that cannot share epochs.
+def counts_steps(phases: Sequence[Phase], steps: int | None) -> bool:
+    """Whether some phase has a number of steps instead of epochs.
+
+    Args:
+        phases: of a run.
+        steps: of all of them, where some have no number of their own; None: they have epochs.
+    """
+    return any(p.steps is not None or (p.epochs == "equal" and steps is not None) for p in phases)
+
+
+def check_phases(phases: Sequence[Phase], epochs: int, steps: int | None) -> None:
+    """Refuse phases that cannot share epochs or steps.
 
     Args:
         phases: of a run.
         epochs: of all of them, where some have no number of their own.
+        steps: in place of these epochs; None: epochs.
 
     Raises:
         InputError: if they are too many, of two kinds, or auto without coming from coarse to fine.
     """
-    kinds = {phase.epochs for phase in phases if not isinstance(phase.epochs, int)}
+    open_ended = [p for p in phases if not isinstance(p.epochs, int) and p.steps is None]
+    kinds = {phase.epochs for phase in open_ended}
+    if "auto" in kinds and (steps is not None or any(phase.steps for phase in phases)):
+        raise InputError(
+            "phases that are auto share epochs, some steps are given with "
+            f"{' '.join(map(phase_text, phases))}; leave optim.steps out, and give the others "
+            "epochs"
+        )
     if len(kinds) > 1:
         raise InputError(
             "phases without a number of epochs are all auto or all equal parts, got "
             f"{' '.join(map(phase_text, phases))}; write :auto at each, or at none"
         )
-    least = sum(phase.epochs if isinstance(phase.epochs, int) else 1 for phase in phases)
-    if kinds and least > epochs:
+    unit, most = ("epochs", epochs) if steps is None else (STEPS, steps)
+    least = sum(_given(phases, unit)) + len(open_ended)
+    if kinds and least > most:
         raise InputError(
-            f"these phases need {least} epochs or more, optim.epochs is {epochs}; raise it, or "
+            f"these phases need {least} {unit} or more, optim.{unit} is {most}; raise it, or "
             "give fewer phases"
         )
     for phase, following in pairwise(phases):
@@ -144,22 +174,36 @@ def check_phases(phases: Sequence[Phase], epochs: int) -> None:
             )
 
 
-def with_equal_parts(phases: Sequence[Phase], epochs: int) -> tuple[Phase, ...]:
+def with_equal_parts(
+    phases: Sequence[Phase], epochs: int, steps: int | None = None
+) -> tuple[Phase, ...]:
     """Phases whose equal parts are numbers; the first ones, the cheap ones, get what is left over.
 
     Args:
         phases: of a run.
         epochs: of all of them.
+        steps: in place of these epochs; None: epochs.
     """
-    waiting = [i for i, phase in enumerate(phases) if phase.epochs == "equal"]
-    left = epochs - sum(phase.epochs for phase in phases if isinstance(phase.epochs, int))
+    waiting = [i for i, p in enumerate(phases) if p.epochs == "equal" and p.steps is None]
+    unit, whole = ("epochs", epochs) if steps is None else (STEPS, steps)
+    left = whole - sum(_given(phases, unit))
     parts = {
         number: left // len(waiting) + (place < left % len(waiting))
         for place, number in enumerate(waiting)
     }
     return tuple(
-        replace(phase, epochs=parts[i]) if i in parts else phase for i, phase in enumerate(phases)
+        phase
+        if i not in parts
+        else replace(phase, epochs=parts[i])
+        if steps is None
+        else replace(phase, steps=parts[i])
+        for i, phase in enumerate(phases)
     )
+
+
+def _given(phases: Sequence[Phase], unit: str) -> list[int]:
+    """Epochs or steps of the phases that have a number of their own."""
+    return [n for phase in phases if isinstance(n := getattr(phase, unit), int)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

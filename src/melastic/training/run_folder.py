@@ -5,7 +5,8 @@ from pathlib import Path
 from melastic.checkpoints.store import WEIGHTS, read_json, write_json
 from melastic.errors import InputError
 from melastic.serialize import to_json
-from melastic.training.config import TrainConfig, config_from
+from melastic.training.config import TrainConfig
+from melastic.training.settings import config_from
 from melastic.training.state import STATE
 
 CONFIG, MODEL = "config.json", "model"

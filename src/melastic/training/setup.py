@@ -27,7 +27,8 @@ from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import PRESETS
 from melastic.progress import bar, note
 from melastic.randomness import generator
-from melastic.training.config import PretrainConfig, TrainConfig, told
+from melastic.training.config import PretrainConfig, TrainConfig
+from melastic.training.settings import told
 
 
 @dataclass(frozen=True)

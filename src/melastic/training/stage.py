@@ -49,7 +49,7 @@ class Stage:
             accelerator: what it computes on.
         """
         best, patience = progress.best_epoch, config.run.patience
-        if progress.epoch >= config.optim.epochs:
+        if config.optim.is_over(progress.epoch, progress.step):
             return True
         if best is not None and patience is not None and progress.epoch - best >= patience:
             return True
@@ -59,3 +59,7 @@ class Stage:
         if accelerator.num_processes > 1:
             broadcast_object_list(answer)
         return answer[0]
+
+
+ALONE = Stage()
+"""Of a run that is no phase of another."""
