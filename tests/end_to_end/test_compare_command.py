@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import sys
 from functools import partial
 
@@ -37,7 +38,8 @@ def test_an_epoch_says_what_training_has_used_so_far_in_all_phases(runs):
     ledger = json.loads((folder / "phased" / "ledger.json").read_text())
     assert used == sorted(used)
     assert used[-1] == pytest.approx(ledger["train_gmacs"], rel=0.01)
-    assert all(" tokens/s  " in line for line in lines)
+    speed = re.compile(r"  \d+ clips/s, [\d,]+ tokens/s, \d{1,2} % waiting for clips, \d+\.\d GB  ")
+    assert all(speed.search(line) for line in lines)
     assert "over 2 phases" in said["phased"]
     assert "epoch 1/at most 2" in said["auto"]
     assert is_drawn(folder / "phased" / "ledger.png")
