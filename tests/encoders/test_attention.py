@@ -93,3 +93,11 @@ def test_cumulative_lengths_say_where_clips_begin_and_end():
     ends = Layout((3, 1, 2)).cu_seqlens(torch.device("cpu"))
     assert ends.tolist() == [0, 3, 4, 6]
     assert ends.dtype == torch.int32
+
+
+def test_where_attention_needs_rows_people_are_told_how_full_they_are():
+    assert module.packing_text(range(1, 30), "cpu", torch.float32) == ""
+    assert module.packing_text([4] * 9, "cuda", torch.float32) == ""
+    with forced("rows", row_length=40):
+        said = module.packing_text([30, 10, 25, 15, 20], "cpu", torch.float32)
+    assert said == "attention in rows of 40 tokens, 83 % filled"

@@ -111,7 +111,10 @@ def test_what_cannot_be_compared_is_one_line(runs, tones, tmp_path):
     wrong = {
         (): "name the folders",
         (tmp_path / "nowhere",): "holds no run",
-        (folder / "single", tmp_path / "stopped"): "is to train 3 epochs in phase-1 and has 0 epochs behind it",
+        (
+            folder / "single",
+            tmp_path / "stopped",
+        ): "3 epochs in phase-1 and has 0 behind it",
         (bare,): "it has neither",
     }
     for words, hint in wrong.items():

@@ -1,7 +1,7 @@
 """Multi-head attention within each clip of a ragged batch. One entry; the kernel is chosen here."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from melastic.patches.batch import Layout
-from melastic.patches.packing import best_fit
+from melastic.patches.packing import best_fit, fill_ratio
 
 Kernel = Literal["runs", "rows", "varlen"]
 ROW_LENGTH = 2048
@@ -63,9 +63,30 @@ def chosen_kernel(layout: Layout, device: str, dtype: torch.dtype) -> Kernel:
     return "runs" if len(layout.runs) <= FEW_RUNS else "rows"
 
 
+def packing_text(lengths: Sequence[int], device: str, dtype: torch.dtype) -> str:
+    """How full the rows are that some clips are packed in, as people read it; empty: in none.
+
+    Args:
+        lengths: tokens of each clip of a batch.
+        device: type of the device.
+        dtype: number format of queries, keys and values.
+    """
+    layout = Layout(tuple(sorted(lengths)))
+    if chosen_kernel(layout, device, dtype) != "rows":
+        return ""
+    rows = _rows(layout)
+    filled = 100 * fill_ratio(layout.lengths, rows)
+    return f"attention in rows of {ROW_LENGTH:,} tokens, {filled:.0f} % filled"
+
+
+def _rows(layout: Layout) -> list[list[int]]:
+    """Which clips lie in which row; rows are as long as the longest clip at least."""
+    return best_fit(layout.lengths, max(ROW_LENGTH, *layout.lengths))
+
+
 def _in_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attention among the clips of each row; a row's padding is a clip of its own."""
-    rows = best_fit(layout.lengths, max(ROW_LENGTH, *layout.lengths))
+    rows = _rows(layout)
     length = max(sum(layout.lengths[i] for i in row) for row in rows)
     firsts = [0, *accumulate(layout.lengths)]
     index = torch.zeros(len(rows), length, dtype=torch.long)

@@ -67,7 +67,7 @@ def read_finished(folder: Path) -> Finished:
             where = "" if own == folder else f" in {own.name}"
             raise InputError(
                 f"{folder}: a run is compared when it has ended, this one is to train "
-                f"{settings.optim.length_text()}{where} and has {epochs_in(own)} epochs behind it; "
+                f"{settings.optim.length_text()}{where} and has {epochs_in(own)} behind it; "
                 f"melastic train --resume {folder}"
             )
         phases.append((settings, own))

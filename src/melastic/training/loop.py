@@ -35,6 +35,7 @@ from melastic.training.setup import (
     check_views,
     fingerprint,
     read_features,
+    rows_text,
     split_clips,
     workers_for,
 )
@@ -322,7 +323,8 @@ class Trainer:
         resumed = f", resumed at step {self.progress.step}" if self.progress.step else ""
         self.record.note(
             f"{self.config.name}: {self.splits}; {self.model.num_parameters:,} parameters; "
-            f"{self.per_epoch} steps an epoch on {self.accelerator.device}{resumed}"
+            f"{self.per_epoch} steps an epoch on {self.accelerator.device}"
+            f"{rows_text(self.model, self.sampler, self.accelerator)}{resumed}"
         )
 
     def _save_model(self, row: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from melastic.architecture import frontend_config, model_config
 from melastic.checkpoints.store import digest, load
@@ -20,6 +21,8 @@ from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
 from melastic.data.sampler import TokenBudgetSampler, balanced_weights
 from melastic.devices import reading_processes
+from melastic.encoders.attention import packing_text
+from melastic.encoders.config import TransformerConfig
 from melastic.errors import InputError, unknown_name
 from melastic.evaluation.cost import tokens_of
 from melastic.frontend.normalize import fixed_frames
@@ -288,6 +291,17 @@ def build_sampler(
         weights=balanced_weights(splits.train) if config.data.balanced else None,
         left_out=left_out,
     )
+
+
+def rows_text(model: Classifier, sampler: TokenBudgetSampler, accelerator: Accelerator) -> str:
+    """How full the rows of the first step are, where attention needs rows; else nothing."""
+    if not isinstance(model.config.encoder, TransformerConfig):
+        return ""
+    tokens = [sampler.tokens[i] for i in sampler.epoch(0)[0]]
+    formats = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = formats.get(accelerator.mixed_precision, torch.float32)
+    said = packing_text(tokens, accelerator.device.type, dtype)
+    return f"; {said}" if said else ""
 
 
 def fingerprint(config: TrainConfig, splits: Splits) -> str:
