@@ -1,4 +1,7 @@
-"""Time several candidates in turn, in one run, and write a table."""
+"""Time several candidates in turn, in one run, and write a table.
+
+Memory that a candidate gives back stays with the process, as in ``melastic`` commands.
+"""
 
 import resource
 import time
@@ -6,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from melastic.devices import machine
+from melastic.memory import keep_freed_memory
+
+keep_freed_memory()
 
 
 def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Sequence
 
 from melastic.errors import InputError, unknown_name
+from melastic.memory import keep_freed_memory
 
 VERBS = {
     "train": ("train a classifier from a recipe or a config.json", "train:train"),
@@ -45,6 +46,7 @@ ALONE = {"recipes": "recipes list"}
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and end the process."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
