@@ -174,8 +174,11 @@ def write(arguments: argparse.Namespace) -> None:
     """Write ``docs/flexible/NAME.md`` and its figures from what is measured."""
     kept = folder(arguments)
     several = "folds" if arguments.folds else "seeds"
+    turned = "patch sizes and frame shifts"
+    if len(family(arguments).dials) > 2:
+        turned = "patch sizes, frame shifts and other dials"
     lines = [
-        "# One model for many patch sizes, frame shifts and other dials",
+        f"# One model for many {turned}",
         "",
         "```",
         *commands(arguments, kept),
