@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from melastic.patches.view import View
+from melastic.recipes.flexible import PATCHES
 
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
 POOLINGS = ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4")
@@ -34,7 +35,7 @@ class Family:
     own: View
     """How the flexible models see a clip unless told otherwise."""
     whole: tuple[str, ...]
-    """Models with all dials: the last that is there is drawn."""
+    """Models with many dials: the last that is there is drawn."""
     dashed: dict[str, tuple[str, ...]]
     """Models that are drawn beside it, by dial."""
 
@@ -55,7 +56,11 @@ FAMILIES = {
             "ast-20ms": ("asc-ast", "--model.hop-ms", "20"),
             "ast-30ms": ("asc-ast", "--model.hop-ms", "30"),
             "ast-40ms": ("asc-ast", "--model.hop-ms", "40"),
-            "flexiast": ("asc-flexiast",),
+            "flexiast": (
+                *("asc-flexiast", "--draws.patches", *map(str, PATCHES)),
+                *("--draws.ramp-epochs", "20"),
+            ),
+            "flexiast-large": ("asc-flexiast",),
             "elasticast": ("asc-elasticast",),
             "melastic": (
                 *("asc-melastic", "--model.pooling", "attention"),
@@ -72,7 +77,7 @@ FAMILIES = {
             "hop": HOPS,
         },
         own=View(patch=16, hop_ms=10.0),
-        whole=("melastic", "melastic-2"),
+        whole=("flexiast-large", "melastic", "melastic-2"),
         dashed={
             "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
             "hop": ("ast-16", "ast-20ms", "ast-40ms", "elasticast", "elasticast-2"),

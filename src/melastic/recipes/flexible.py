@@ -16,6 +16,8 @@ from melastic.training.curriculum import Draws
 PATCHES = (8, 10, 12, 16, 20, *2 * (24, 30, 32, 40, 48))
 """FlexiAST's sizes (its evaluation list); large ones, which cost little and are the hardest to
 learn, come twice as often."""
+MANY_LARGE = (8, 10, 12, 16, 20, 24, 24, 30, 30, 32, 32, *4 * (40,), *4 * (48,))
+"""The same sizes, the largest twice as often again."""
 COLUMNS = tuple((128, frames) for frames in (2, 3, 4, 5, 6, 8, 10, 12))
 """Patches that span all mel bins, of 20 to 120 ms."""
 LONG_COLUMNS = tuple((128, frames) for frames in (4, 6, 8, 10, 12, 16, 20, 24))
@@ -49,7 +51,7 @@ def asc_flexiast() -> TrainConfig:
         model=ModelChoice.of(
             "flexiast-nano", num_heads=4, input_size=(128, 112), pooling="mean", reading="place"
         ),
-        draws=Draws(patches=PATCHES, ramp_epochs=20, share=0.8),
+        draws=Draws(patches=MANY_LARGE, ramp_epochs=6, share=0.8),
     )
 
 
