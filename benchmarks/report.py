@@ -1,7 +1,4 @@
-"""Time several candidates in turn, in one run, and write a table.
-
-Memory that a candidate gives back stays with the process, as in ``melastic`` commands.
-"""
+"""Time several candidates in turn, in one run, and write a table."""
 
 import resource
 import time
@@ -9,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from melastic.devices import machine
-from melastic.memory import keep_freed_memory
-
-keep_freed_memory()
 
 
 def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
