@@ -140,7 +140,7 @@ class Classifier(nn.Module):
         kept: Sequence[Int[Tensor, " _"]] | None,
     ) -> tuple[TokenBatch, list[int]]:
         """Tokens behind the encoder, and which clip each stretch of them is."""
-        clips = checked(spectrograms, self.config.frontend.num_mels)
+        clips = checked(spectrograms, self.config.frontend.num_mels, self.patch_embed.bias.dtype)
         size = self.config.patches.patch if patch is None else freq_time(patch)
         hops_ms = one_hop_each(hop_ms, len(clips), self.config.frontend.hop_ms)
         batch, order = self.tokens(clips, size, hops_ms, kept)

@@ -15,12 +15,15 @@ Hops = float | Sequence[float] | None
 """A frame shift for all clips, or one for each clip (ms); None: the model's own."""
 
 
-def checked(spectrograms: Spectrograms, num_mels: int) -> list[Float[Tensor, "freq _"]]:
+def checked(
+    spectrograms: Spectrograms, num_mels: int, dtype: torch.dtype
+) -> list[Float[Tensor, "freq _"]]:
     """The clips one by one.
 
     Args:
         spectrograms: of all clips.
         num_mels: mel bins that each must have.
+        dtype: number format of the weights; under autocast others will do.
 
     Raises:
         InputError: if there are none, or one has another shape or, on a CPU, is not finite: a
@@ -40,6 +43,11 @@ def checked(spectrograms: Spectrograms, num_mels: int) -> list[Float[Tensor, "fr
             raise InputError(
                 f"spectrogram {i} must have the shape ({num_mels} mel bins, frames), got "
                 f"{tuple(clip.shape)}; use melastic.log_mel or model.spectrogram"
+            )
+        if clip.dtype != dtype and not torch.is_autocast_enabled(clip.device.type):
+            raise InputError(
+                f"spectrogram {i} must have the number format of the weights, {dtype}, got "
+                f"{clip.dtype}; use spectrogram.to({dtype})"
             )
         if not _finite(clip):
             raise InputError(

@@ -212,7 +212,7 @@ def build_pool(config: PoolingConfig, dim: int) -> nn.Module:
     if isinstance(config, ClassTokenPooling):
         return ClassTokenPool(config)
     if isinstance(config, AttentionPooling):
-        if dim % config.num_heads:
+        if config.num_heads < 1 or dim % config.num_heads:
             raise InputError(
                 f"pooling heads must divide dim, got {config.num_heads} and {dim}; "
                 "use the encoder's number of heads"

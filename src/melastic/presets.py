@@ -135,6 +135,8 @@ def create_model(name: str, *, num_classes: int | None = None, **overrides: Any)
         if num_classes is None or num_classes < 1:
             raise InputError(f"num_classes must be at least 1, got {num_classes}; try 10")
         labels = tuple(str(i) for i in range(num_classes))
+    elif isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"labels are names in a sequence, got {labels!r}; try ('dog', 'cat')")
     elif num_classes not in (None, len(labels)):
         raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels")
     task = overrides.pop("task", "single-label")

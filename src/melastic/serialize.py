@@ -108,7 +108,7 @@ def _read_union(hint: Any, data: Any, where: str) -> Any:
     classes = {kind.__name__: kind for kind in _classes(hint)}
     if len(classes) > 1 and isinstance(data, dict):
         name = data.get(KIND)
-        if name not in classes:
+        if not isinstance(name, str) or name not in classes:
             raise unknown_name(f"{where}.{KIND}", str(name), classes)
         rest = {key: value for key, value in data.items() if key != KIND}
         return _read_dataclass(classes[name], rest, where)

@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -223,3 +225,26 @@ def test_a_save_that_fails_leaves_the_model_that_was_there(tmp_path, monkeypatch
         other.save(tmp_path)
     assert melastic.load(tmp_path).config.labels == small("mean").config.labels
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted((CARD, CONFIG, WEIGHTS))
+
+
+def test_weights_that_cannot_be_written_are_one_line_and_leave_nothing(saved, tmp_path):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    code = (
+        "import resource, signal, sys, melastic; model = melastic.load(sys.argv[1]);"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); model.save(sys.argv[1])"
+    )
+    words = [sys.executable, "-c", code, str(saved)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert f"{saved / WEIGHTS}: cannot be written" in last
+    assert "make room" in last
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_a_part_of_no_known_kind_is_one_line(saved):
+    config = json.loads((saved / CONFIG).read_text())
+    config["model"]["encoder"]["kind"] = []
+    write_json(saved / CONFIG, config)
+    with pytest.raises(InputError, match=r"encoder\.kind"):
+        load_folder(saved)

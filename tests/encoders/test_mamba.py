@@ -10,6 +10,7 @@ from torch.nn import functional
 
 import melastic
 from melastic.errors import InputError
+from melastic.native import scan as native
 from melastic.patches.batch import Layout
 from tests.models import VARIANTS, mamba
 
@@ -144,3 +145,11 @@ def test_class_tokens_number_as_their_place_says(tokens):
 
     with pytest.raises(InputError, match="whose place is 'both' number 2"):
         ClassTokenPooling(tokens=tokens, place="both")
+
+
+def test_a_stream_takes_the_kernel_that_is_asked_for(monkeypatch):
+    encoder, x = stirred("fo-fo"), torch.randn(7, 24)
+    expected, _ = encoder.advance(x)
+    monkeypatch.setattr(native, "forward", lambda *_, **__: pytest.fail("the compiled kernel ran"))
+    with melastic.scan_kernel("loop"):
+        torch.testing.assert_close(encoder.advance(x)[0], expected, atol=1e-5, rtol=1e-4)

@@ -221,6 +221,28 @@ def test_a_misspelt_choice_is_refused_before_a_model_is_made(settings, hint):
     assert hint in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("create_model('htsat-nano', num_classes=3, mlp_ratio=-1.0)", "mlp_ratio must be positive"),
+        ("create_model('ast-nano', num_classes=3, mlp_ratio=float('nan'))", "are positive"),
+        ("create_model('elasticaum-nano', num_classes=3, num_heads=0)", "heads must divide dim"),
+        ("create_model('ast-nano', labels='abc')", "try ('dog', 'cat')"),
+        ("create_model('ast-nano', labels=[1, 2])", "labels are names"),
+        (
+            "create_model('ast-nano', num_classes=3)(torch.ones(1, 128, 99).double())",
+            "use spectrogram.to(torch.float32)",
+        ),
+    ],
+)
+def test_what_no_model_can_be_made_of_or_read_is_one_line(code, hint):
+    words = [sys.executable, "-c", f"import melastic, torch; melastic.{code}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert "InputError" in last
+    assert hint in last
+
+
 def test_a_sweep_of_clips_that_cannot_be_read_is_one_line(tones, tmp_path):
     manifest = tmp_path / "clips.csv"
     manifest.write_text("file,label\nnone.wav,7\n")

@@ -1,6 +1,7 @@
 """Finished runs side by side, also those that an earlier version has begun."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from melastic.evaluation.course_plot import Course, Point
 from melastic.recipes import load_recipe
 from melastic.serialize import to_json
 from melastic.training.compare import Compared, Finished, compare, other_clips, write_compared
-from melastic.training.config import DataConfig, TrainConfig
+from melastic.training.config import DataConfig, RunConfig, TrainConfig
 from melastic.training.phases import phases_in
 from melastic.training.run_folder import begin, read_run_config
 
@@ -39,6 +40,11 @@ def test_savings_are_shares_of_the_first_and_accuracy_is_that_of_the_last_phase(
 
 def test_runs_on_other_clips_are_named():
     assert other_clips({"a": RUN, "b": FIRST, "c": RUN}) == ["b"]
+    drawn = replace(RUN, config=replace(CONFIG, run=RunConfig(seed=1)))
+    same = replace(
+        drawn, config=replace(drawn.config, data=DataConfig(val_share=0.1, split_seed=0))
+    )
+    assert other_clips({"a": RUN, "b": drawn, "c": same}) == ["b"]
 
 
 def test_a_run_without_test_clips_has_an_empty_cell(tmp_path):

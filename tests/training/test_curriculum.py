@@ -307,3 +307,9 @@ def test_a_run_takes_statistics_and_fixed_length_from_the_model_that_it_starts_f
     assert run.model.config.frontend == frontend
     assert run.model.config.head_norm_eps == 1e-6
     assert set(run.clips[0, [0, 1]].lengths) == {30}
+
+
+@pytest.mark.parametrize("draws", [Draws(keep=(0.3, 0.5), ramp_epochs=4), Draws(keep=(0.3, 0.5))])
+def test_no_clip_keeps_more_than_the_most(draws):
+    curriculum = Curriculum(View(keep=0.9), draws, seed=0)
+    assert curriculum.most_kept == (0.9 if draws.ramp_epochs else 0.5)

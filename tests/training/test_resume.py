@@ -164,3 +164,6 @@ def test_an_unreadable_clip_stops_the_run_unless_it_is_allowed(tones, tmp_path, 
     assert "left out" in said
     assert "1 unreadable clips were left out" in said
     assert len(read_manifest(manifest)) == 31
+    cropped = replace(config.model.architecture, remainder="crop")
+    config = replace(config, model=replace(config.model, architecture=cropped))
+    train(replace(config, data=replace(config.data, max_unreadable=1)), tmp_path / "cropped")

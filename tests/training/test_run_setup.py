@@ -15,7 +15,15 @@ from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import train
-from melastic.training.config import DataConfig, TrainConfig
+from melastic.training.config import (
+    DataConfig,
+    ModelChoice,
+    OptimConfig,
+    PretrainConfig,
+    TrainConfig,
+)
+from melastic.training.phases import phase_of
+from melastic.training.settings import config_from, pretraining_of
 from melastic.training.setup import hold_out
 from tests.training.test_curriculum import trainer
 from tests.training.test_resume import settings
@@ -51,6 +59,40 @@ def test_rare_combinations_of_labels_are_held_out_too():
     clips = clips_of([str(number) for number in range(50) for _ in range(4)])
     assert len(hold_out(clips, sharing(0.1))[1]) == 20
     assert hold_out(clips, sharing(0.1)) != hold_out(clips, sharing(0.1, seed=1))
+
+
+def test_which_of_equal_labels_are_held_out_is_drawn_and_not_what_a_manifest_names_first():
+    clips = clips_of([str(number)] for number in range(100))
+    held = [hold_out(clips, sharing(0.1, seed=seed))[1] for seed in range(3)]
+    assert held[0] != held[1] != held[2]
+    assert all(max(map(clips.index, some)) > 20 for some in held)
+
+
+def test_a_config_that_names_a_preset_gets_its_sizes_and_changes_what_it_says():
+    made = config_from({"name": "x", "model": {"preset": "aum-nano"}}, "f")
+    assert made.model == ModelChoice.of("aum-nano")
+    some = {"preset": "htsat-nano", "architecture": {"dim": 48}}
+    assert config_from({"name": "x", "model": some}, "f").model == ModelChoice.of(
+        "htsat-nano", dim=48
+    )
+    with pytest.raises(InputError, match="unknown model 'aum-nan'"):
+        config_from({"name": "x", "model": {"preset": "aum-nan"}}, "f")
+
+
+def test_what_is_wrong_in_a_later_phase_is_said_before_the_first_is_trained(tones, tmp_path):
+    with pytest.raises(InputError, match="the lr of a phase is positive"):
+        phase_of("full:20@0")
+    steep = replace(settings(tones), optim=OptimConfig(epochs=2, span=(0.0, 1.0), lr=1e-3))
+    phases = (phase_of("hop2:1"), replace(phase_of("full:1"), warmup_steps=-1))
+    with pytest.raises(InputError, match="warmup_steps"):
+        train(replace(steep, phases=phases), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretraining_at_another_patch_size_than_the_models_is_refused():
+    with pytest.raises(InputError, match=r"leave view\.keep, view\.patch"):
+        PretrainConfig(name="x", view=View(patch=8))
+    assert pretraining_of(TrainConfig(name="x", view=View(patch=8))).view.patch is None
 
 
 @pytest.fixture

@@ -49,6 +49,13 @@ def test_patience_ends_a_run_that_no_longer_improves_and_keeps_the_best(tones, t
     assert again.labels == ("high", "low", "middle")
 
 
+def test_patience_waits_for_a_score_where_not_every_epoch_has_one(tones, tmp_path):
+    run = {"patience": 2, "evaluate_every": 3}
+    train(with_parts(settings(tones, epochs=30, lr=1e-9), run=run), tmp_path)
+    assert [row["epoch"] for row in rows(tmp_path) if "val" in row] == [3, 6]
+    assert rows(tmp_path)[-1]["epoch"] == 6
+
+
 def test_the_model_that_is_kept_is_the_best_on_the_held_out_clips(tones, tmp_path, monkeypatch):
     scores = iter([0.5, 0.9, 0.1, 0.3])
     whole = Trainer._scores

@@ -114,7 +114,30 @@ def save(
     ):
         text.write_text(card or _short_card(model), encoding="utf-8")
         settings.write_text(_json_text(config), encoding="utf-8")
-        save_file(state, weights, metadata={"format": "pt", "config": digest(config)})
+        metadata = {"format": "pt", "config": digest(config)}
+        write_tensors(state, weights, metadata, name=folder / WEIGHTS)
+
+
+def write_tensors(
+    tensors: dict[str, torch.Tensor], part: Path, metadata: dict[str, str], *, name: Path
+) -> None:
+    """Write a file of tensors.
+
+    Args:
+        tensors: by their names.
+        part: what :func:`replacing` has for it.
+        metadata: text beside them.
+        name: what the file shall be.
+
+    Raises:
+        InputError: if it cannot be written, such as on a full disk.
+    """
+    try:
+        save_file(tensors, part, metadata=metadata)
+    except SafetensorError as error:
+        raise InputError(
+            f"{name}: cannot be written ({error}); make room, or name another place"
+        ) from None
 
 
 def load(path_or_name: str | Path) -> Classifier:

@@ -1,5 +1,6 @@
 """Sizes of encoders. Each default stands here once, with its unit."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,7 +40,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
-        if min(self.dim, self.depth, self.num_heads) < 1 or self.mlp_ratio <= 0:
+        if min(self.dim, self.depth, self.num_heads) < 1 or not 0 < self.mlp_ratio < math.inf:
             raise InputError(
                 f"dim, depth, num_heads and mlp_ratio are positive, got {self.dim}, {self.depth}, "
                 f"{self.num_heads}, {self.mlp_ratio}"
@@ -129,6 +130,8 @@ class WindowConfig:
                 f"depths, num_heads and windows have one positive number for each group, got "
                 f"{self.depths}, {self.num_heads}, {self.windows}"
             )
+        if not 0 < self.mlp_ratio < math.inf:
+            raise InputError(f"mlp_ratio must be positive, got {self.mlp_ratio}; try 4")
         for heads, dim in zip(self.num_heads, self.dims, strict=True):
             if self.embed_dim < 1 or dim % heads:
                 raise InputError(

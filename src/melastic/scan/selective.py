@@ -125,11 +125,15 @@ def scan_from(
 ) -> tuple[Float[Tensor, "1 length dim"], Float[Tensor, "dim state"]]:
     """Output of one clip that goes on from a state, and the state behind it; one way, ahead.
 
+    Only the compiled kernel and the definition can.
+
     Args:
         operands: inputs, a batch of 1.
         state: in front of the clip.
     """
-    if not serves(operands.u, operands.delta, operands.B, operands.C, operands.z):
+    if _chosen[-1] != "best" or not serves(
+        operands.u, operands.delta, operands.B, operands.C, operands.z
+    ):
         return loop.scan_from(operands, state)
     before = state.to(torch.float32).contiguous()[None]
     behind = torch.empty_like(before)

@@ -66,6 +66,9 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
         check_folder(folder, resume=resume)
         check_trackers(config)
         split_clips(config)  # what is wrong in the last phase is said before the first
+        if all(phase.epochs != "auto" for phase in config.phases):
+            for number in range(len(config.phases)):
+                phase_config(config, number, [0] * number)
     accelerator.wait_for_everyone()
     begun, before = resume, None
     for number, (settings, own) in enumerate(phases_of(config, folder)):

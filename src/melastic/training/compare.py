@@ -148,7 +148,9 @@ def other_clips(runs: dict[str, Finished]) -> list[str]:
 
     def clips(run: Finished) -> tuple[Any, ...]:
         data = run.config.data
-        return data.manifest, data.train, data.val, data.val_share, data.test
+        seed = run.config.run.seed if data.split_seed is None else data.split_seed
+        held_out = (data.val_share, seed) if data.val_share else None
+        return data.manifest, data.train, data.val, held_out, data.test
 
     first = clips(next(iter(runs.values())))
     return [name for name, run in runs.items() if clips(run) != first]

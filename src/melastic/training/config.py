@@ -77,7 +77,7 @@ class ModelChoice:
     preset: str = "ast-tiny"
     """Name that ``melastic models`` lists."""
     architecture: Annotated[Architecture, tyro.conf.arg(name="")] = Architecture()
-    """Sizes and choices of parts; the preset's unless changed."""
+    """Sizes and choices of parts; :meth:`of` takes the preset's."""
     task: Literal["auto", "single-label", "multi-label"] = "auto"
     """Whether a clip has one label; auto: multi-label where some clip has several."""
     init: str | None = None
@@ -284,10 +284,11 @@ class PretrainConfig(TrainConfig):
     def __post_init__(self) -> None:
         """Refuse what masks and a model without classes cannot do."""
         TrainConfig.__post_init__(self)
-        if self.view.keep < 1 or self.draws.keep is not None or self.draws.patches:
+        other_patches = self.draws.patches or self.view.patch is not None
+        if self.view.keep < 1 or self.draws.keep is not None or other_patches:
             raise InputError(
-                "pretraining hides patches of one size and keeps all others; leave view.keep, "
-                "draws.keep and draws.patches out"
+                "pretraining hides patches of the model's own size and keeps all others; leave "
+                "view.keep, view.patch, draws.keep and draws.patches out"
             )
         if self.distill.weight or self.data.test is not None or self.data.balanced:
             raise InputError(

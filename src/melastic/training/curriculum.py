@@ -94,7 +94,10 @@ class Curriculum:
     @property
     def most_kept(self) -> float:
         """Largest share of a clip's tokens that may be kept."""
-        return self.view.keep if self.draws.keep is None else self.draws.keep[1]
+        if self.draws.keep is None:
+            return self.view.keep
+        always = self.draws.share == 1 and not self.draws.ramp_epochs
+        return self.draws.keep[1] if always else max(self.view.keep, self.draws.keep[1])
 
     def patch(self, epoch: int, step: int) -> FreqTime | None:
         """Patch size of a step, the same on every process; None: the model's own."""

@@ -75,7 +75,7 @@ class MaskedModel(nn.Module):
         """
         model = self.classifier
         config = model.config
-        clips = checked(spectrograms, config.frontend.num_mels)
+        clips = checked(spectrograms, config.frontend.num_mels, model.patch_embed.bias.dtype)
         hops_ms = one_hop_each(hop_ms, len(clips), config.frontend.hop_ms)
         units = [units_of(config, clip.shape[1]) for clip in clips]
         places = [u.patches(chosen) for u, chosen in zip(units, hidden, strict=True)]

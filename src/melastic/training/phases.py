@@ -1,5 +1,6 @@
 """Phases of training from coarse to fine: what they are, and how they are written."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -57,6 +58,13 @@ class Phase:
                 f"a phase has epochs or at least one step, got {self.epochs} and {self.steps}; try "
                 f"hop2:500{STEPS}"
             )
+        for name in ("lr", "batch_tokens"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(
+                    f"the {name} of a phase is positive, got {value:g}; try "
+                    f"{'hop2:10@0.001' if name == 'lr' else '2000'}"
+                )
         if self.operator != "hop" and self.factor != int(self.factor):
             raise InputError(
                 f"{self.operator} takes a whole factor, got {self.factor:g}; only hop can be "

@@ -36,7 +36,9 @@ class Record:
             part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         for name in config.run.trackers:
             self.trackers.append(
-                _tensorboard(folder) if name == "tensorboard" else _wandb(folder, config)
+                _tensorboard(folder, after_step)
+                if name == "tensorboard"
+                else _wandb(folder, config)
             )
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -127,9 +129,10 @@ def _needed(name: str) -> ModuleType:
         ) from None
 
 
-def _tensorboard(folder: Path) -> Any:
-    """Write numbers for TensorBoard."""
-    writer = _needed("tensorboard").SummaryWriter(str(folder / "tensorboard"))
+def _tensorboard(folder: Path, after_step: int) -> Any:
+    """Write numbers for TensorBoard; those of later steps are made again."""
+    place = str(folder / "tensorboard")
+    writer = _needed("tensorboard").SummaryWriter(place, purge_step=after_step + 1)
 
     def write(numbers: Mapping[str, float] | None, step: int) -> None:
         if numbers is None:

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from melastic.presets import architecture_of
 from melastic.serialize import from_json, to_json
 from melastic.training.config import Distillation, PretrainConfig, TrainConfig
 
@@ -20,7 +21,7 @@ def pretraining_of(config: TrainConfig) -> PretrainConfig:
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     fields |= {
         "data": replace(config.data, test=None, balanced=False),
-        "view": replace(config.view, keep=1.0),
+        "view": replace(config.view, keep=1.0, patch=None),
         "draws": replace(config.draws, keep=None, patches=()),
         "distill": Distillation(),
         "run": replace(config.run, choose_by="loss"),
@@ -44,7 +45,8 @@ def in_epochs(config: TrainConfig, per_epoch: int) -> TrainConfig:
 def config_from(given: Any, where: str) -> TrainConfig:
     """Settings as JSON has them, of pretraining if they say what is hidden.
 
-    A setting that the package did not know when they were written is what it is by default.
+    A setting that the package did not know when they were written is what it is by default; sizes
+    that do not name an encoder, as those of a run do, are the preset's but for what they say.
 
     Args:
         given: parsed JSON.
@@ -55,7 +57,13 @@ def config_from(given: Any, where: str) -> TrainConfig:
     """
     pretraining = isinstance(given, dict) and "masking" in given
     kind = PretrainConfig if pretraining else TrainConfig
-    return from_json(kind, _completed(given, to_json(kind(name=""))), where)
+    usual = to_json(kind(name=""))
+    model = given.get("model") if isinstance(given, dict) else None
+    if isinstance(model, dict) and isinstance(preset := model.get("preset"), str):
+        sizes = model.get("architecture", {})
+        if isinstance(sizes, dict) and "encoder" not in sizes:
+            usual["model"]["architecture"] = to_json(architecture_of(preset))
+    return from_json(kind, _completed(given, usual), where)
 
 
 def told(config: TrainConfig) -> Any:

@@ -129,7 +129,10 @@ def hold_out(clips: Sequence[Clip], config: TrainConfig) -> tuple[list[Clip], li
             f"data.val_share holds clips out, {share:g} of {len(clips)} is less than one; raise it "
             "or leave it out"
         )
-    remainders = sorted(wanted, key=lambda labels: count[labels] - wanted[labels])
+    names = list(wanted)  # equal remainders are no reason to prefer what a manifest names first
+    drawn = torch.randperm(len(names), generator=generator(seed, "hold out")).tolist()
+    names = [names[i] for i in drawn]
+    remainders = sorted(names, key=lambda labels: count[labels] - wanted[labels])
     for labels in remainders[: total - sum(count.values())]:
         count[labels] += 1
     held: set[int] = set()
@@ -281,8 +284,11 @@ def build_sampler(
     patch = None if view.patch is None else freq_time(view.patch)
     tokens = []
     for index in range(len(splits.train)):
-        frames = 1 if index in left_out else features.frames(index)
-        size = FreqTime(frontend.num_mels, seen_frames(frames, view, frontend))
+        if index in left_out:
+            tokens.append(1)
+            continue
+        frames = seen_frames(features.frames(index), view, frontend)
+        size = FreqTime(frontend.num_mels, frames)
         tokens.append(tokens_of(model.config, size, patch=patch, keep=config.view.keep))
     return TokenBudgetSampler(
         tokens,

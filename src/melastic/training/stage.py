@@ -40,7 +40,8 @@ class Stage:
     ) -> bool:
         """Whether all epochs are done, or too many without a better score, or the phase ends.
 
-        The main process decides on the last, for it writes the rows.
+        Only an epoch that was evaluated ends a run for want of a better score. The main process
+        decides on the last, for it writes the rows.
 
         Args:
             progress: how far the run has come.
@@ -51,7 +52,9 @@ class Stage:
         best, patience = progress.best_epoch, config.run.patience
         if config.optim.is_over(progress.epoch, progress.step):
             return True
-        if best is not None and patience is not None and progress.epoch - best >= patience:
+        evaluated = progress.epoch % config.run.evaluate_every == 0
+        waited = 0 if best is None else progress.epoch - best
+        if patience is not None and evaluated and waited >= patience:
             return True
         if self.ends is None:
             return False

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from melastic.checkpoints.store import replacing
+from melastic.checkpoints.store import replacing, write_tensors
 from melastic.errors import InputError
 from melastic.training.optim import WeightAverage
 
@@ -72,7 +71,7 @@ def save_state(
     }
     copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     with replacing(folder / STATE) as part:
-        save_file(copies, part, metadata=metadata)
+        write_tensors(copies, part, metadata, name=folder / STATE)
 
 
 def load_state(
