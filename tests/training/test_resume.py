@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -167,3 +168,19 @@ def test_an_unreadable_clip_stops_the_run_unless_it_is_allowed(tones, tmp_path, 
     cropped = replace(config.model.architecture, remainder="crop")
     config = replace(config, model=replace(config.model, architecture=cropped))
     train(replace(config, data=replace(config.data, max_unreadable=1)), tmp_path / "cropped")
+
+
+def test_a_clip_whose_body_is_broken_stops_the_run_unless_it_is_allowed(tones, tmp_path, capfd):
+    rows = tones.read_text().splitlines()
+    samples, rate = soundfile.read(tones.parent / rows[1].split(",")[0])
+    soundfile.write(tones.parent / "body.flac", samples, rate)
+    whole = (tones.parent / "body.flac").read_bytes()
+    (tones.parent / "body.flac").write_bytes(whole[: len(whole) // 2])
+    manifest = tones.parent / "body.csv"
+    manifest.write_text("\n".join([*rows, "body.flac,low,train"]) + "\n")
+    config = settings(manifest, epochs=1)
+    uncached = replace(config.data, cache_mb=0, workers=0)
+    with pytest.raises(InputError, match=r"body\.flac"):
+        train(replace(config, data=uncached), tmp_path / "strict")
+    train(replace(config, data=replace(uncached, max_unreadable=1)), tmp_path / "lenient")
+    assert "1 unreadable clips were left out" in capfd.readouterr().err

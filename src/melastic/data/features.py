@@ -1,6 +1,6 @@
 """Log-mels of clips: computed when asked for, and kept in memory while there is room."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 from jaxtyping import Float
@@ -155,25 +155,37 @@ class Features:
         return failed
 
     def statistics(
-        self, *, most: int = 2000, left_out: Container[int] = (), on_clip: OnClip | None = None
+        self,
+        *,
+        most: int = 2000,
+        left_out: Collection[int] = (),
+        max_unreadable: int = 0,
+        on_clip: OnClip | None = None,
     ) -> Statistics:
         """Mean and deviation over at most so many clips, evenly spaced.
 
         Args:
             most: how many.
             left_out: clips that are known to be unreadable.
+            max_unreadable: how many clips may fail, those included, before it is an error.
             on_clip: told about progress.
 
         Raises:
-            InputError: if a clip cannot be read, or all are equal.
+            InputError: if more clips than allowed cannot be read, or all are equal.
         """
         count = min(most, len(self.clips))
         chosen = [i * len(self.clips) // count for i in range(count)]
+        failed: list[str] = []
 
         def readable() -> Iterator[Tensor]:
             for done, index in enumerate(chosen, start=1):
-                if index not in left_out:
-                    yield self[index]
+                try:
+                    if index not in left_out:
+                        yield self[index]
+                except InputError as error:
+                    failed.append(str(error))
+                    if len(left_out) + len(failed) > max_unreadable:
+                        raise
                 if on_clip:
                     on_clip(done, len(chosen))
 

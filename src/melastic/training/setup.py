@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -151,7 +151,7 @@ def build_model(
     config: TrainConfig,
     splits: Splits,
     features: Features,
-    left_out: Container[int],
+    left_out: Collection[int],
     *,
     before: Path | None = None,
     quiet: bool,
@@ -172,18 +172,19 @@ def build_model(
     if config.model.preset not in PRESETS:
         raise unknown_name("model", config.model.preset, PRESETS)
     task: Task = "multi-label" if splits.multi_label else "single-label"
+    allowed = config.data.max_unreadable
     made_of = model_config(
         config.model.architecture, name=config.model.preset, labels=splits.labels, task=task
     )
     init = config.model.init if before is None else before
     if init is None:
-        mean, std = features.statistics(left_out=left_out)
+        mean, std = features.statistics(left_out=left_out, max_unreadable=allowed)
         frontend = dataclasses.replace(made_of.frontend, mean=mean, std=std)
         torch.manual_seed(config.run.seed)
         return Classifier(dataclasses.replace(made_of, frontend=frontend))
     trained = load(init)
     if trained.config.patches.bin_scale:
-        mean, std = features.statistics(left_out=left_out)
+        mean, std = features.statistics(left_out=left_out, max_unreadable=allowed)
         frontend = dataclasses.replace(made_of.frontend, mean=mean, std=std)
         made_of = dataclasses.replace(made_of, frontend=frontend)
     torch.manual_seed(config.run.seed)
