@@ -49,6 +49,16 @@ def test_patience_ends_a_run_that_no_longer_improves_and_keeps_the_best(tones, t
     assert again.labels == ("high", "low", "middle")
 
 
+def test_a_run_that_is_stopped_behind_its_test_has_one_row_of_it(tones, tmp_path):
+    config = settings(tones, epochs=1)
+    train(config, tmp_path)
+    before = rows(tmp_path)
+    (tmp_path / "curves.png").unlink()
+    train(config, tmp_path, resume=True)
+    assert rows(tmp_path) == before
+    assert (tmp_path / "curves.png").exists()
+
+
 def test_patience_waits_for_a_score_where_not_every_epoch_has_one(tones, tmp_path):
     run = {"patience": 2, "evaluate_every": 3}
     train(with_parts(settings(tones, epochs=30, lr=1e-9), run=run), tmp_path)

@@ -42,8 +42,12 @@ class Record:
             )
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write one row; numbers also go to the trackers."""
-        if not self.main:
+        """Write one row; numbers also go to the trackers.
+
+        The scores of the test clips are written once: a run that was stopped behind them makes
+        them again.
+        """
+        if not self.main or ("test" in row and _tested(self.path.parent)):
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -68,6 +72,11 @@ class Record:
         """Close the trackers."""
         for tracker in self.trackers:
             tracker(None, 0)
+
+
+def _tested(folder: Path) -> bool:
+    """Whether the scores of the test clips are written down."""
+    return any("test" in row for row in read_metrics(folder))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
