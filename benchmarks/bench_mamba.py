@@ -195,9 +195,8 @@ def report_ratios() -> None:
          training["aum-tiny"] / training["ast-tiny"]),
     ]  # fmt: skip
     note = (
-        "One clip, forward, float32 unless told otherwise. A CPU computes bf16 in hardware where "
-        "one product of it takes\nless time than one of float32; elsewhere models are slower in "
-        "bf16 than in float32."
+        "One clip, forward, float32 unless told otherwise. What bf16 is worth depends on the "
+        "machine: see how long one product takes."
     )
     rows = [[name, f"{value:.2f}"] for name, value in pairs]
     title = "Audio Mamba beside AST and other scans"

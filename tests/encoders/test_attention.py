@@ -100,4 +100,6 @@ def test_where_attention_needs_rows_people_are_told_how_full_they_are():
     assert module.packing_text([4] * 9, "cuda", torch.float32) == ""
     with forced("rows", row_length=40):
         said = module.packing_text([30, 10, 25, 15, 20], "cpu", torch.float32)
+        long = module.packing_text([50, 10, 25], "cpu", torch.float32)
     assert said == "attention in rows of 40 tokens, 83 % filled"
+    assert long == "attention in rows of 50 tokens, 85 % filled"

@@ -175,16 +175,16 @@ class Features:
         """
         count = min(most, len(self.clips))
         chosen = [i * len(self.clips) // count for i in range(count)]
-        failed: list[str] = []
+        failed: set[int] = set(left_out)
 
         def readable() -> Iterator[Tensor]:
             for done, index in enumerate(chosen, start=1):
                 try:
-                    if index not in left_out:
+                    if index not in failed:
                         yield self[index]
-                except InputError as error:
-                    failed.append(str(error))
-                    if len(left_out) + len(failed) > max_unreadable:
+                except InputError:
+                    failed.add(index)
+                    if len(failed) > max_unreadable:
                         raise
                 if on_clip:
                     on_clip(done, len(chosen))

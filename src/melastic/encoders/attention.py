@@ -76,18 +76,23 @@ def packing_text(lengths: Sequence[int], device: str, dtype: torch.dtype) -> str
         return ""
     rows = _rows(layout)
     filled = 100 * fill_ratio(layout.lengths, rows)
-    return f"attention in rows of {ROW_LENGTH:,} tokens, {filled:.0f} % filled"
+    return f"attention in rows of {_fullest(layout, rows):,} tokens, {filled:.0f} % filled"
 
 
 def _rows(layout: Layout) -> list[list[int]]:
-    """Which clips lie in which row; rows are as long as the longest clip at least."""
+    """Which clips lie in which row of ``ROW_LENGTH`` tokens, or as long as the longest clip."""
     return best_fit(layout.lengths, max(ROW_LENGTH, *layout.lengths))
+
+
+def _fullest(layout: Layout, rows: Sequence[Sequence[int]]) -> int:
+    """Tokens of the fullest row, which all are as long as."""
+    return max(sum(layout.lengths[i] for i in row) for row in rows)
 
 
 def _in_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attention among the clips of each row; a row's padding is a clip of its own."""
     rows = _rows(layout)
-    length = max(sum(layout.lengths[i] for i in row) for row in rows)
+    length = _fullest(layout, rows)
     firsts = [0, *accumulate(layout.lengths)]
     index = torch.zeros(len(rows), length, dtype=torch.long)
     clip = torch.full((len(rows), length), -1)

@@ -128,8 +128,8 @@ def phase_of(text: str) -> Phase:
 def phase_text(phase: Phase) -> str:
     """The inverse of :func:`phase_of`."""
     factor = "full" if phase.factor == 1 else f"{phase.operator}{phase.factor:g}"
-    length = "" if phase.epochs == "equal" else f":{phase.epochs}"
-    length = length if phase.steps is None else f":{phase.steps}{STEPS}"
+    epochs = "" if phase.epochs == "equal" else f":{phase.epochs}"
+    length = epochs if phase.steps is None else f":{phase.steps}{STEPS}"
     return f"{factor}{length}" + ("" if phase.lr is None else f"@{phase.lr:g}")
 
 
