@@ -8,23 +8,28 @@ from pathlib import Path
 from melastic.devices import machine
 
 
-def in_turn(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round.
+def in_turn(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, *, calls: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each call of each candidate.
 
     They take turns, so that what else the machine does meanwhile meets all of them alike.
 
     Args:
         candidates: what is timed, by name.
-        rounds: how often each is called, after one call that is not counted.
+        rounds: turns of each, after one call that is not counted.
+        calls: in a row per turn; the first of them finds the caches full of what another
+            candidate has left there.
     """
     for call in candidates.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
-            started = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - started)
+            for _ in range(calls):
+                started = time.perf_counter()
+                call()
+                seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
