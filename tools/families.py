@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from melastic.patches.view import View
-from melastic.recipes.flexible import PATCHES
+from melastic.recipes.flexible import MANY_LARGE, PATCHES
 
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
 POOLINGS = ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4")
@@ -29,7 +29,7 @@ class Family:
     """What is trained, as ``melastic train`` takes it; the first is a fixed model that sees a clip
     as the flexible ones do unless told otherwise."""
     started: dict[str, tuple[str, tuple[str, ...]]]
-    """The same from trained models, 40 further epochs: which model, and what is trained."""
+    """The same from trained models, further epochs: which model, and what is trained."""
     dials: dict[str, tuple[str, ...]]
     """Values at which all models are read, each as ``melastic sweep`` takes it."""
     own: View
@@ -71,13 +71,20 @@ FAMILIES = {
             "flexiast-2": ("ast-16", ("asc-flexiast", *LONGER)),
             "elasticast-2": ("ast-16", ("asc-elasticast", "--model.pooling", "mean", *LONGER)),
             "melastic-2": ("flexiast", ("asc-melastic", *LONGER)),
+            "melastic-large-2": (
+                "flexiast-large",
+                (
+                    *("asc-melastic", "--draws.patches", *map(str, MANY_LARGE)),
+                    *("--optim.epochs", "30", "--draws.ramp-epochs", "8"),
+                ),
+            ),
         },
         dials={
             "patch": ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48"),
             "hop": HOPS,
         },
         own=View(patch=16, hop_ms=10.0),
-        whole=("flexiast-large", "melastic", "melastic-2"),
+        whole=("flexiast-large", "melastic", "melastic-2", "melastic-large-2"),
         dashed={
             "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
             "hop": ("ast-16", "ast-20ms", "ast-40ms", "elasticast", "elasticast-2"),

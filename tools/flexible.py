@@ -163,11 +163,17 @@ def notes(arguments: argparse.Namespace, kept: Path) -> list[str]:
     if not there:
         return []
     starts = ", ".join(f"{name} from {started[name][0]}" for name in there)
+    epochs = {epochs_of(started[name][1]) for name in there}
     settings = " (--settings are those of the others)" if arguments.settings else ""
     return [
         f"Models whose name ends in -2 start from a trained one ({starts}), are",
-        f"trained for 40 more epochs{settings} and pooled by the mean.",
+        f"trained for {' or '.join(sorted(epochs))} more epochs{settings} and pooled by the mean.",
     ]
+
+
+def epochs_of(words: tuple[str, ...]) -> str:
+    """Epochs among the words that a model is trained with."""
+    return words[words.index("--optim.epochs") + 1]
 
 
 def write(arguments: argparse.Namespace) -> None:
