@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,6 +38,16 @@ def test_a_model_is_not_saved_over_the_settings_of_a_run(tones, tmp_path):
     with pytest.raises(InputError, match=r"holds a config\.json that is of no model"):
         small("mean").save(tmp_path)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors"])
+def test_a_folder_with_a_file_of_something_else_is_no_place_for_a_model(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        InputError, match=rf"holds a {re.escape(name)} that a model's would replace"
+    ):
+        small("mean").save(tmp_path)
+    assert [(x.name, x.read_text()) for x in tmp_path.iterdir()] == [(name, "mine")]
 
 
 def test_a_model_whose_weights_were_never_written_is_saved_again(tmp_path):

@@ -95,6 +95,9 @@ def save(
         folder: where; made if it does not exist.
         card: model card (Markdown); None: a short one.
         dtype: number format of the stored weights; loading always gives float32.
+
+    Raises:
+        InputError: if the folder holds files of the same names that are no model's.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a model is saved to a folder, this is a file; name another")
@@ -102,15 +105,20 @@ def save(
         raise InputError(
             f"{folder}: holds a {CONFIG} that is of no model, such as a run's; name another folder"
         )
+    for name in (CARD, WEIGHTS):
+        if (folder / name).exists() and not (folder / CONFIG).exists():
+            raise InputError(
+                f"{folder}: holds a {name} that a model's would replace; name another folder"
+            )
     config = {"format": FORMAT, "version": VERSION, "model": to_json(model.config)}
     state = {
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    with (  # whatever cannot be written, all three files stay as they were
-        replacing(folder / CONFIG) as settings,
+    with (  # whatever cannot be written, all three files stay as they were; the last is first there
         replacing(folder / WEIGHTS) as weights,
         replacing(folder / CARD) as text,
+        replacing(folder / CONFIG) as settings,
     ):
         text.write_text(card or _short_card(model), encoding="utf-8")
         settings.write_text(_json_text(config), encoding="utf-8")
