@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-stderr = Console(stderr=True, soft_wrap=True)
+stderr = Console(stderr=True, soft_wrap=True, emoji=False)
 """Where people are told things."""
 OnAdvance = Callable[[int, int], None]
 """Told about progress: done, in all."""

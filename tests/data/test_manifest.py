@@ -209,7 +209,7 @@ def chosen(clips: list[Clip], rule: str) -> list[Clip]:
 
 @given(st.lists(VALUES, min_size=1, max_size=8), st.lists(VALUES, min_size=1, unique=True))
 def test_a_rule_and_its_negation_cut_the_clips_in_two(values, named):
-    clips = clips_with(values)
+    clips = clips_with([*values, "a", "b", "c"])
     inside = chosen(clips, f"fold={','.join(named)}")
     outside = chosen(clips, f"fold!={','.join(named)}")
     assert [clip for clip in clips if clip.columns["fold"] in named] == inside
@@ -218,7 +218,7 @@ def test_a_rule_and_its_negation_cut_the_clips_in_two(values, named):
 
 @given(st.lists(VALUES, min_size=1, max_size=8), VALUES, VALUES)
 def test_joined_rules_name_what_each_of_them_names(values, one, other):
-    clips = clips_with(values)
+    clips = clips_with([*values, "a", "b", "c"])
     both = chosen(clips, f"fold!={one}&fold!={other}")
     assert both == [clip for clip in chosen(clips, f"fold!={one}") if clip.columns["fold"] != other]
 
@@ -234,7 +234,10 @@ def test_all_names_every_clip():
         ("fold=", "reads column=value"),
         ("=a", "reads column=value"),
         ("fold=a&", "reads column=value"),
-        ("fold=z", "names no clip"),
+        ("fold=z", "unknown value of the column fold in the selection 'fold=z': 'z'; known: a, b"),
+        ("fold!=z", "unknown value"),
+        ("fold=a,z", "unknown value"),
+        ("fold!=a,b", "names no clip"),
         ("fodl=a", "did you mean fold"),
     ],
 )

@@ -79,3 +79,19 @@ def test_every_clip_is_in_one_cell_of_the_confusion_matrix():
     assert counts.sum() == 50
     assert torch.equal(counts.sum(1), targets.sum(0).long())
     assert counts.trace() == (logits.argmax(1) == targets.argmax(1)).sum()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_very_sure_scores_keep_their_order(multi_label):
+    logits = torch.tensor([[90.0, 0.0], [80.0, 0.0], [60.0, 0.0], [50.0, 0.0]])
+    targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    found = measure_scores(
+        logits[:, [0]] * torch.tensor([1.0, -1.0]), targets, multi_label=multi_label
+    )
+    assert (found.mAP, found.auc) == (1.0, 1.0)
+
+
+def test_accuracy_is_a_share_of_clips_to_the_last_digit():
+    targets = torch.nn.functional.one_hot(torch.tensor([0] * 13 + [1] * 37), 2).float()
+    logits = torch.tensor([[1.0, 0.0]]).expand(50, 2)
+    assert measure_scores(logits, targets, multi_label=False).accuracy == 13 / 50

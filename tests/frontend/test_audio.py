@@ -300,3 +300,17 @@ def test_a_name_need_not_be_utf_8(tmp_path):
     soundfile.write(tmp_path / "plain.wav", np.zeros(100), 16_000)
     (tmp_path / "plain.wav").rename(path)
     assert len(load_audio(path)) == audio_info(path).frames == 100
+
+
+def test_formats_that_can_only_be_read_from_the_start_are_read(tmp_path):
+    path = tmp_path / "voicemail.wav"
+    soundfile.write(path, tone(440, 1, 8000), 8000, subtype="GSM610")
+    whole = load_audio(path, sample_rate=8000)
+    later = load_audio(path, sample_rate=8000, start_s=0.25)
+    assert len(whole) >= 8000
+    assert torch.equal(later, whole[2000:])
+
+
+def test_an_end_far_behind_the_clip_is_its_end(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(440, 0.5), RATE)
+    assert len(load_audio(tmp_path / "a.wav", sample_rate=RATE, end_s=1e308)) == RATE // 2

@@ -203,3 +203,16 @@ def test_states_that_are_kept_spare_work_and_change_nothing(instructions, ragged
     assert torch.equal(scan.forward(operands, starts=starts), scan.forward(operands))
     pairs = zip(scan.backward(dy, operands, starts), scan.backward(dy, operands), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("dim", [1, 16, 24, 70])
+def test_no_kept_state_is_read_before_it_is_written(dim, both, instructions):
+    """Unwritten memory is NaN here, and would be in the gradients."""
+    operands = draw([1, 15, 16, 17, 100], dim=dim, state=8, ragged=True, both=both)
+    dy = torch.randn_like(operands.u)
+    starts = scan.new_starts(operands).fill_(torch.nan)
+    scan.forward(operands, starts=starts)
+    kept, fresh = scan.backward(dy, operands, starts), scan.backward(dy, operands)
+    for a, b in zip(kept, fresh, strict=True):
+        assert b is None or relative(a, b) < 1e-5

@@ -115,7 +115,9 @@ def save(
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in model.state_dict().items()
     }
-    with (  # whatever cannot be written, all three files stay as they were; the last is first there
+    # Whatever cannot be written, all three stay as they were. The settings, which mark the folder
+    # as a model's, are the first to be put in place.
+    with (
         replacing(folder / WEIGHTS) as weights,
         replacing(folder / CARD) as text,
         replacing(folder / CONFIG) as settings,

@@ -155,7 +155,9 @@ def _print_predictions(file: Path, predictions: list[dict[str, Any]]) -> None:
 
 
 def _write(path: Path, files: list[str], vectors: NDArray[np.float32]) -> None:
-    """Vectors to a file, whole or not at all."""
+    """Vectors to a file, whole or not at all; file names that are no UTF-8 are escaped as text."""
+    if path.suffix != ".npz":
+        files = [file.encode("utf-8", "backslashreplace").decode() for file in files]
     if path.suffix == ".json":
         rows = zip(files, vectors.tolist(), strict=True)
         write_json(path, [{"file": file, "embedding": vector} for file, vector in rows])

@@ -153,7 +153,7 @@ def doctor(arguments: Sequence[str], prog: str) -> int:
         print_json(report.to_json())
     else:
         width = None if sys.stdout.isatty() else 120
-        Console(file=sys.stdout, width=width, highlight=False).print(render(report))
+        Console(file=sys.stdout, width=width, highlight=False, emoji=False).print(render(report))
     return 2 if any(problem.severity == "error" for problem in report.problems) else 0
 
 

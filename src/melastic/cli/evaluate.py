@@ -88,7 +88,7 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
     for reason in result.outputs.unreadable:
         note(f"left out: {reason}")
     if args.select is None:
-        _say_if_all(args.model, len(clips))
+        _say_if_all(args.model, result.metrics.clips)
     if args.confusion:
         plot_confusion(result.outputs, model.labels, args.confusion)
     if args.json:

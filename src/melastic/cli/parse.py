@@ -66,7 +66,8 @@ def _plain(words: str) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON document; numbers that are none, which JSON does not know, are null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=plain, allow_nan=False)
     sys.stdout.write(text + "\n")
 
 
@@ -105,4 +106,4 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, width=width, highlight=False).print(table)
+    Console(file=sys.stdout, width=width, highlight=False, emoji=False).print(table)

@@ -25,8 +25,8 @@ def joined(manifests: Sequence[Path], rules: Sequence[str], out: Path) -> int:
         How many clips it lists.
 
     Raises:
-        InputError: if there are not as many rules as manifests, two have the same name, or one
-            cannot be read.
+        InputError: if there are not as many rules as manifests, two have the same name, one cannot
+            be read, has a column ``set`` or would be overwritten.
     """
     names = [path.stem for path in manifests]
     if len(rules) != len(manifests):
@@ -39,9 +39,17 @@ def joined(manifests: Sequence[Path], rules: Sequence[str], out: Path) -> int:
         raise InputError(
             f"the names of manifests tell clips apart, {twice} is there twice; rename one"
         )
+    if out.resolve() in {path.resolve() for path in manifests}:
+        raise InputError(f"{out}: is one of the manifests that are joined; name another file")
     rows: list[dict[str, object]] = []
     for path, name, rule in zip(manifests, names, rules, strict=True):
-        for clip in select(read_manifest(path, labelled=False), rule):
+        clips = read_manifest(path, labelled=False)
+        if any(SET in clip.columns for clip in clips):
+            raise InputError(
+                f"{path}: its column '{SET}' would be replaced by the names of the manifests; "
+                "rename it"
+            )
+        for clip in select(clips, rule):
             rows.append(
                 {
                     "file": os.path.relpath(
@@ -51,7 +59,7 @@ def joined(manifests: Sequence[Path], rules: Sequence[str], out: Path) -> int:
                     "start_s": repr(clip.start_s) if clip.start_s else "",
                     "end_s": "" if clip.end_s is None else repr(clip.end_s),
                     SET: name,
-                    **{key: value for key, value in clip.columns.items() if key != SET},
+                    **clip.columns,
                 }
             )
     columns = list(dict.fromkeys(key for row in rows for key in row))

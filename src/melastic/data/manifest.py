@@ -63,6 +63,18 @@ def read_manifest(path: str | Path, *, labelled: bool = True) -> list[Clip]:
     return clips
 
 
+def check_writable_as_csv(path: Path) -> None:
+    """Refuse a place for a manifest where no CSV file can be, or would not be read as one.
+
+    Raises:
+        InputError: if it is a folder, or its name ends in ``.json``.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, a manifest is a CSV file; name a file in it")
+    if path.suffix.lower() == ".json":
+        raise InputError(f"{path}: a manifest is written as CSV; let its name end in .csv")
+
+
 def write_manifest(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write a CSV manifest whole or not at all; the first row's keys are the header.
 
@@ -71,8 +83,7 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """
     if not rows:
         raise InputError(f"{path}: a manifest lists at least one clip, got none")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, a manifest is a CSV file; name a file in it")
+    check_writable_as_csv(path)
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -93,7 +104,8 @@ def select(clips: Sequence[Clip], rule: str) -> list[Clip]:
             joined by ``&``; ``all`` names every clip.
 
     Raises:
-        InputError: if the rule cannot be read, names an unknown column, or names no clip.
+        InputError: if the rule cannot be read, names an unknown column or a value that no clip
+            has there, or names no clip.
     """
     chosen = list(clips)
     for part in [] if rule.strip() == "all" else rule.split("&"):
@@ -101,6 +113,10 @@ def select(clips: Sequence[Clip], rule: str) -> list[Clip]:
         known = sorted({name for clip in clips for name in clip.columns})
         if column not in known:
             raise unknown_name(f"column in the selection {rule!r}:", column, known)
+        there = {clip.columns[column] for clip in clips if column in clip.columns}
+        for value in sorted(values - there):
+            what = f"value of the column {column} in the selection {rule!r}:"
+            raise unknown_name(what, value, sorted(there, key=_natural))
         chosen = [clip for clip in chosen if (clip.columns.get(column) in values) != negated]
     if not chosen:
         raise InputError(f"the selection {rule!r} names no clip of the manifest; check its values")
@@ -232,8 +248,8 @@ def _read_json(path: Path, text: str, *, labelled: bool) -> list[Clip]:
 def _clip_of_entry(manifest: Path, entry: Any, number: int, *, labelled: bool) -> Clip:
     """One entry of AST's JSON lists."""
     wav, listed = entry["wav"], entry["labels"] if labelled else entry.get("labels", "")
-    for key, given in (("wav", wav), *((("labels", listed),) if labelled else ())):
-        if not isinstance(given, str) or not given.strip(" ,"):
+    for key, given, needed in (("wav", wav, True), ("labels", listed, labelled)):
+        if not isinstance(given, str) or (needed and not given.strip(" ,")):
             raise InputError(
                 f"{manifest}, entry {number}: {key} must be text, got {given!r}; give it or drop "
                 "the entry"

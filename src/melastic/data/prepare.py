@@ -13,6 +13,9 @@ from melastic.data.public_sets import DATA_SETS, DataSet, Found
 from melastic.errors import InputError, unknown_name
 from melastic.frontend.audio import audio_info, load_audio
 
+_LISTS = ("metadata.csv", "meta/esc50.csv", "train.csv", "val.csv", "test.csv")
+"""What data sets list their own clips in, prepared or as published."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
@@ -43,13 +46,16 @@ def prepare(name: str, root: Path, out: Path, *, trim_silence: bool = False) -> 
 
     Raises:
         InputError: if the name is unknown, the folder holds neither layout, or files that it
-            lists are missing. Nothing is written then.
+            lists are missing, or the manifest would replace a list of the data set. Nothing is
+            written then.
     """
     if name not in DATA_SETS:
         raise unknown_name("data set", name, DATA_SETS)
     if trim_silence and name != "esc50":
         raise InputError(f"trim_silence is for esc50, whose clips are padded; drop it for {name}")
     kind = DATA_SETS[name]
+    if out.exists() and out.resolve() in {(root / own).resolve() for own in _LISTS}:
+        raise InputError(f"{out}: is a list of the data set itself; name another file")
     found = _find(name, kind, root)
     _check_complete(root, found.clips)
     ends_s = [_content_s(clip) for clip in found.clips] if trim_silence else None

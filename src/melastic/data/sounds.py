@@ -16,6 +16,7 @@ import soundfile
 
 from melastic.checkpoints.store import replacing
 from melastic.data import synthesis as syn
+from melastic.data.manifest import check_writable_as_csv
 from melastic.data.synthesis import Stage, Wave
 from melastic.errors import InputError, unknown_name
 
@@ -258,13 +259,15 @@ def write_sound_set(
         The manifest, with the columns file, label, split and duration_s.
 
     Raises:
-        InputError: There are too few clips for train, val and test, the sample rate is too low or
-            the seed negative, and nothing is written; or a clip of another set is in the way.
+        InputError: There are too few clips for train, val and test, the sample rate is too low,
+            the seed negative or the manifest no name for a CSV file, and nothing is written; or a
+            clip of another set is in the way.
     """
     remedy = "ask for more so that each class has train, val and test clips"
     _at_least(_FEWEST_CLIPS, remedy, clips_per_class=clips_per_class)
     _at_least(_LOWEST_RATE, _RATE_REMEDY, sample_rate=sample_rate)
     _at_least(0, "count from 0", seed=seed)
+    check_writable_as_csv(manifest)
     clips = [(label, index) for label in SOUNDS for index in range(clips_per_class)]
     rows: list[tuple[str, str, str, str]] = []
     for label, index in clips:

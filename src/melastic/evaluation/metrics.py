@@ -45,14 +45,13 @@ def measure_scores(
     Source: d' = sqrt(2) Z(AUC) as in YuanGongND/ast.
     """
     hits = targets.gather(1, logits.argmax(1, keepdim=True)).squeeze(1) > 0.5
-    wide = logits.double()  # in short formats sure scores are all 1, and have no order
-    scores = wide.sigmoid() if multi_label else wide.softmax(1)
+    scores = _ranks(logits.double() if multi_label else _log_odds(logits.double()))
     positives = (targets > 0.5).long()
     present, varied = positives.any(0), positives.any(0) & (positives == 0).any(0)
     auc = _auc(scores[:, varied], positives[:, varied])
     return Metrics(
         clips=len(logits),
-        accuracy=hits.float().mean().item(),
+        accuracy=hits.double().mean().item(),
         mAP=_average_precision(scores[:, present], positives[:, present]),
         auc=auc,
         d_prime=math.sqrt(2) * NormalDist().inv_cdf(auc) if 0 < auc < 1 else math.nan,
@@ -89,6 +88,21 @@ def confusion(
     classes = logits.shape[1]
     pairs = targets.argmax(1) * classes + logits.argmax(1)
     return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def _log_odds(logits: Float[Tensor, "clips classes"]) -> Float[Tensor, "clips classes"]:
+    """Log-odds of softmax's shares, which have an order where the shares are all 1."""
+    log_shares = logits.log_softmax(1)
+    odds = log_shares - torch.log1p(-log_shares.exp().clamp_max(0.75))
+    first = logits.argmax(1, keepdim=True)  # all others have half at most
+    others = logits.scatter(1, first, -math.inf).logsumexp(1, keepdim=True)
+    return odds.scatter(1, first, logits.gather(1, first) - others)
+
+
+def _ranks(scores: Float[Tensor, "clips classes"]) -> Float[Tensor, "clips classes"]:
+    """The same order, and the same ties, between 0 and 1."""
+    values, places = scores.unique(return_inverse=True)
+    return places.double() / len(values)
 
 
 def _average_precision(

@@ -238,7 +238,7 @@ def _decode(path: Path, start_s: float, end_s: float | None) -> tuple[NDArray[np
         with _open(path) as file:
             rate = int(file.samplerate)
             start, count = _span(path, start_s, end_s, rate, file.frames)
-            file.seek(start)
+            _skip(file, start)
             samples = file.read(count, dtype="float32", always_2d=True)
     except _ForeignFormatError:
         samples, rate = _decode_av(path)
@@ -250,6 +250,16 @@ def _decode(path: Path, start_s: float, end_s: float | None) -> tuple[NDArray[np
         promise = f"its header promises {count} frames and {len(samples)} can be read"
         raise _cut_short(path, promise)
     return samples, rate
+
+
+def _skip(file: soundfile.SoundFile, frames: int) -> None:
+    """Go past the first frames; some formats, such as GSM 6.10, can only be read from the start."""
+    if not frames:
+        return
+    if file.seekable():
+        file.seek(frames)
+    else:
+        file.read(frames)
 
 
 def _span(
@@ -267,7 +277,7 @@ def _span(
             "check start_s and end_s"
         )
     start = round(start_s * rate)
-    return start, max(0, min(round(last_s * rate), frames) - start)
+    return start, max(0, min(round(min(last_s, length_s) * rate), frames) - start)
 
 
 def _decode_av(path: Path) -> tuple[NDArray[np.float32], int]:
@@ -280,7 +290,8 @@ def _decode_av(path: Path) -> tuple[NDArray[np.float32], int]:
             "install the extra 'melastic[av]' for m4a, webm and mp4"
         ) from None
     try:
-        with av.open(str(path)) as container:
+        # Absolute, since a name with a colon reads as the address of a stream.
+        with av.open(str(path.absolute())) as container:
             stream = next(iter(container.streams.audio), None)
             if stream is None:
                 raise InputError(f"{path}: holds no audio track; name a file that has one")

@@ -18,6 +18,8 @@ from melastic.frontend.slaney import slaney_log_mel
 
 QUIET_DB = 20.0
 """Lowest level that is taken off a clip, above digital silence (dB)."""
+_ROUNDING = 1e-6
+"""Deviation, as a share of the mean, that sums of equal cells may seem to have."""
 
 
 class Statistics(NamedTuple):
@@ -152,6 +154,6 @@ def measure(spectrograms: Iterable[Float[Tensor, "freq _"]]) -> Statistics:
         raise InputError("statistics need at least one clip, got none; check the selection")
     mean = total / count
     std = math.sqrt(max(0.0, squares / count - mean * mean))
-    if std == 0:
+    if std <= _ROUNDING * max(1.0, abs(mean)):
         raise InputError("statistics need clips that vary, all cells are equal; check the audio")
     return Statistics(mean, std)
