@@ -265,3 +265,11 @@ def test_spaces_around_a_cell_name_no_other_clips(tmp_path):
     path = tmp_path / "clips.csv"
     path.write_text("file,label,split\na.wav,x,test\nb.wav,x, test\nc.wav,x,test \n")
     assert len(select(read_manifest(path), "split=test")) == 3
+
+
+@pytest.mark.parametrize("labels", [["0", "1"], 5, None])
+def test_labels_of_another_kind_are_refused_where_none_are_needed(tmp_path, labels):
+    path = tmp_path / "clips.json"
+    path.write_text(json.dumps({"data": [{"wav": "a.wav", "labels": labels}]}))
+    with pytest.raises(InputError, match="entry 1: labels must be text"):
+        read_manifest(path, labelled=False)

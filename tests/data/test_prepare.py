@@ -227,3 +227,11 @@ def test_an_unknown_name_or_option_is_refused_with_what_would_work(tmp_path):
         prepare("esc-50", tmp_path, tmp_path / "clips.csv")
     with pytest.raises(InputError, match="trim_silence is for esc50"):
         prepare("fsdd", fsdd(tmp_path / "fsdd"), tmp_path / "clips.csv", trim_silence=True)
+
+
+def test_a_list_of_the_data_set_is_not_replaced(tmp_path):
+    root = esc50(tmp_path / "esc50")
+    before = (root / "meta" / "esc50.csv").read_text()
+    with pytest.raises(InputError, match="is a list of the data set itself; name another file"):
+        prepare("esc50", root, root / "meta" / "esc50.csv")
+    assert (root / "meta" / "esc50.csv").read_text() == before

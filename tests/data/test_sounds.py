@@ -244,3 +244,11 @@ def test_low_sample_rates_are_refused_before_anything_is_written(tmp_path: Path)
 def test_negative_numbers_are_refused(numbers: dict[str, int]):
     with pytest.raises(ValueError, match=r"must be at least 0, got -1; count from 0"):
         make_sound("bell", **numbers)
+
+
+@pytest.mark.parametrize("name", ["folder", "clips.json"])
+def test_a_set_whose_manifest_cannot_be_written_leaves_no_clips(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="CSV"):
+        write_sound_set(tmp_path / name, clips_per_class=5)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -97,7 +97,21 @@ def test_joining_what_does_not_fit_is_one_line(tones, tmp_path):
     assert "tones is there twice" in one_line(done)
     done = melastic("data", "join", tones, "--select", "all", "all", "--out", out)
     assert "one rule for each of 1 manifests, got 2" in one_line(done)
-    assert not out.exists()
+    done = melastic("data", "join", tones, "--out", out.with_suffix(".json"))
+    assert "a manifest is written as CSV" in one_line(done)
+    assert not list(tmp_path.iterdir())
+
+
+def test_joining_replaces_neither_a_manifest_nor_a_column(tones, tmp_path):
+    source = tones.with_name("own.csv")
+    source.write_text("file,label,set\nlow_4.wav,low,mine\n")
+    before = source.read_text()
+    done = melastic("data", "join", source, "--out", tmp_path / "all.csv")
+    assert "its column 'set' would be replaced" in one_line(done)
+    done = melastic("data", "join", tones, source, "--out", source)
+    assert "is one of the manifests that are joined" in one_line(done)
+    assert source.read_text() == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_clips_without_labels_are_for_pretraining_alone(tmp_path):

@@ -1,5 +1,6 @@
 """Arguments of commands, and their results on stdout."""
 
+import codecs
 import contextlib
 import io
 import json
@@ -66,7 +67,7 @@ def _plain(words: str) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON document; numbers that are none, which JSON does not know, are null."""
-    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    plain = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
     text = json.dumps(_finite(value), indent=2, ensure_ascii=plain, allow_nan=False)
     sys.stdout.write(text + "\n")
 
