@@ -97,6 +97,7 @@ UNTYPED = {
     "log_mel(sound.numpy())": "a waveform is a tensor, got ndarray",
     "log_mel(sound.short())": "divide 16-bit samples by 32768",
     "log_mel(torch.zeros(0, 9000))": "log-mels need clips",
+    "log_mel(torch.tensor(1.0))": "samples lie along an axis, got a single number",
     "log_mel(sound, hop_ms=math.nan)": "are finite",
     "load_audio('x.wav', sample_rate=math.nan)": "must be positive",
     "scan(x.int(), x, -x[0, :, :2], x[:, :2], x[:, :2])": "u must hold real numbers",

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+import melastic as melastic_package
 from melastic.cli.parse import print_json
+from melastic.errors import InputError
 from tests.end_to_end.shell import melastic
 from tests.end_to_end.test_commands import one_line
 
@@ -45,3 +47,43 @@ def test_silence_has_no_statistics(tmp_path):
     (tmp_path / "m.csv").write_text("file\na.wav\n")
     done = melastic("data", "stats", tmp_path / "m.csv")
     assert "statistics need clips that vary" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--optim.epochs", "3", "asc"), "the recipe comes first: melastic train RECIPE --optim"),
+        (("asc", "--out"), "argument --out: expected one argument"),
+    ],
+)
+def test_a_training_that_cannot_be_read_is_one_line(words, reason):
+    assert reason in one_line(melastic("train", *words))
+
+
+def test_doctor_looks_over_clips_without_labels(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
+    (tmp_path / "m.csv").write_text("file\na.wav\nmissing.wav\n")
+    done = melastic("doctor", tmp_path / "m.csv")
+    assert "missing.wav" in done.stdout
+    assert "2 of 2 clips have no label" in " ".join(done.stdout.split())
+
+
+def test_a_sweep_over_clips_shorter_than_a_window_says_so(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(40, 0.1), 8000)
+    (tmp_path / "m.csv").write_text("file,label\na.wav,0\n")
+    done = melastic("sweep", "digits", tmp_path / "m.csv", "--out", tmp_path / "sweep")
+    assert "shorter than a window" in one_line(done)
+
+
+@pytest.mark.parametrize("kind", [object, np.longdouble, "U8"])
+def test_arrays_of_no_sample_format_are_one_line(kind):
+    with pytest.raises(InputError, match=r"samples are real numbers in \[-1, 1\], got an array of"):
+        melastic_package.load("digits").classify(np.zeros(8000).astype(kind))
+
+
+def test_arrays_that_must_not_be_written_to_are_read():
+    samples = np.random.default_rng(0).normal(0, 0.1, 8000)
+    model = melastic_package.load("digits")
+    expected = model.classify(samples.copy())
+    samples.flags.writeable = False
+    assert model.classify(samples) == expected

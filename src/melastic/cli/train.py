@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from melastic.architecture import without_effect
 from melastic.cli.parse import parse
@@ -18,6 +19,18 @@ from melastic.training.run_folder import read_run_config
 from melastic.training.settings import pretraining_of
 
 USAGE = "RECIPE|config.json [--out RUN] [--init MODEL] [--section.field value …]"
+
+
+class _Parser(argparse.ArgumentParser):
+    """What cannot be read is one line, as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{message}; see '{self.prog} --help'")
 
 
 def train(arguments: Sequence[str], prog: str) -> int:
@@ -40,11 +53,15 @@ def _run(arguments: Sequence[str], prog: str, text: str, kind: type[TrainConfig]
         text: what it does.
         kind: of run.
     """
-    parser = argparse.ArgumentParser(
+    first = arguments[0] if arguments else ""
+    if first.startswith("--") and "." in first:
+        raise InputError(f"the recipe comes first: {prog} RECIPE {first} …")
+    parser = _Parser(
         prog=prog,
         usage=f"{prog} {USAGE}\n       {prog} --resume RUN",
         description=f"{text} '{prog} RECIPE --help' lists every setting.",
         add_help=False,
+        allow_abbrev=False,
     )
     parser.add_argument("recipe", nargs="?", help="name of a recipe, or a config.json")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")

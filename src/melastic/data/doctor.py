@@ -134,7 +134,7 @@ def examine(
     if manifest is None:
         return Report(environment=environment(), contents=None)
     frontend = frontend or FrontendConfig()
-    clips = read_manifest(manifest)
+    clips = read_manifest(manifest, labelled=False)
     total = len(clips) + max(0, min(most_measured, len(clips)))
     looks = []
     for done, clip in enumerate(clips, start=1):

@@ -68,6 +68,7 @@ def check(
         *_listed_twice(clips),
         *_same_content(clips, same_content),
         *_unbalanced(clips),
+        *_without_labels(clips),
         *_labels_in_one_part(clips),
         *_speakers_in_several_parts(clips),
         *_mixed_rates(looks, frontend),
@@ -130,8 +131,19 @@ def _same_content(clips: Sequence[Clip], groups: Iterable[Sequence[Path]]) -> It
         yield f"{paths[0]}: the same content is in {others}{mixture}; leave out all but one"
 
 
+def _without_labels(clips: Sequence[Clip]) -> Iterator[str]:
+    bare = [clip for clip in clips if not clip.labels]
+    if bare:
+        yield (
+            f"{len(bare)} of {len(clips)} clips have no label, such as {_name(bare[0])}; give them "
+            "one, but for pretraining, which needs none"
+        )
+
+
 def _unbalanced(clips: Sequence[Clip]) -> Iterator[str]:
     counts = Counter(label for clip in clips for label in clip.labels)
+    if not counts:
+        return
     (most, many), (least, few) = counts.most_common()[0], counts.most_common()[-1]
     if many > MOST_UNBALANCED * few:
         yield (

@@ -20,7 +20,7 @@ from melastic.evaluation.evaluate import evaluate_features, kept_patches
 from melastic.evaluation.seen import frames_through, readable_samples
 from melastic.evaluation.sweep_rows import TABLE, Row, open_table, row_of, write_rows
 from melastic.frontend.audio import duration_s
-from melastic.frontend.normalize import fewest_samples
+from melastic.frontend.normalize import fewest_samples, frames_of
 from melastic.patches.dials import Pooling, plain_size
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
@@ -207,10 +207,14 @@ def _check_view(config: ModelConfig, view: View, samples: int) -> None:
     patch = patches.patch if view.patch is None else freq_time(view.patch)
     frames = frames_through(samples, frontend, view)
     if not frames:
-        most = frames_through(samples, frontend, View(hop_ms=view.hop_ms))
+        most = frames_of(samples, frontend, hop_ms=view.hop_ms)
+        if not most:
+            raise InputError(
+                f"a clip is shorter than a window of {frontend.window_ms:g} ms; leave it out"
+            )
         raise InputError(
-            f"it needs at least {view.pooling.factor} frames, a clip has {most}; pool by "
-            f"{max(1, most)} or less"
+            f"it needs at least {view.pooling.factor} frames, a clip has {most}; pool by {most} or "
+            "less"
         )
     if patch.freq <= frontend.num_mels and patches.remainder == "crop" and frames < patch.time:
         raise InputError(

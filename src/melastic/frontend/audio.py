@@ -76,8 +76,7 @@ def samples_of(
             f"{type(path_or_waveform).__name__}; try torch.tensor(…)"
         )
     if isinstance(path_or_waveform, np.ndarray):
-        native = path_or_waveform.dtype.newbyteorder("=")
-        path_or_waveform = np.ascontiguousarray(path_or_waveform, dtype=native)
+        path_or_waveform = _as_torch_reads_it(path_or_waveform)
     waveform = torch.as_tensor(path_or_waveform)
     check_samples(waveform)
     if waveform.ndim != 1:
@@ -86,6 +85,17 @@ def samples_of(
             "channels first"
         )
     return waveform, "waveform"
+
+
+def _as_torch_reads_it(samples: NDArray[Any]) -> NDArray[Any]:
+    """The same array in this machine's byte order, in one piece that may be written to."""
+    if samples.dtype.kind not in "biuf" or samples.dtype.itemsize > 8:
+        raise InputError(
+            f"samples are real numbers in [-1, 1], got an array of {samples.dtype}; try "
+            "samples.astype('float32')"
+        )
+    native = samples.dtype.newbyteorder("=")
+    return np.require(samples, dtype=native, requirements=("C", "W"))
 
 
 def check_samples(waveform: Float[Tensor, "*clips samples"]) -> None:
@@ -102,6 +112,8 @@ def check_samples(waveform: Float[Tensor, "*clips samples"]) -> None:
             f"samples are real numbers in [-1, 1], got {waveform.dtype}; divide 16-bit samples by "
             "32768"
         )
+    if not waveform.ndim:
+        raise InputError("samples lie along an axis, got a single number; give a row of samples")
 
 
 def load_audio(
