@@ -240,7 +240,7 @@ def test_an_unknown_option_is_exit_code_2_without_a_traceback(tmp_path):
 def test_settings_that_cannot_train_are_one_line(tones, tmp_path):
     for words, hint in (
         (["--optim.batch-tokens", "3"], "batch_tokens"),
-        (["--data.test", "split=tset"], "names no clip"),
+        (["--data.test", "split=tset"], "did you mean test?"),
         (["--data.test", "splt=test"], "did you mean split"),
         (["--data.val", "split=test"], "name the same clips"),
         (["--data.train", "all"], "must not share clips"),
