@@ -8,6 +8,8 @@ from melastic.recipes.flexible import MANY_LARGE, PATCHES
 HOPS = ("10", "12", "16", "20", "24", "30", "36", "40")
 POOLINGS = ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4")
 SHARES = ("0.3", "0.5", "0.7", "0.8", "0.9", "1")
+EVEN = (8, 8, 10, 12, 20, 20, *3 * (24,), 30, 30, 32, 32, *4 * (40,), *6 * (48,))
+"""Patch sizes, as often as makes them about equally good."""
 FIXED_COLUMNS = ("asc-aum-columns", "--optim.epochs", "15")
 
 
@@ -30,6 +32,8 @@ class Family:
     as the flexible ones do unless told otherwise."""
     started: dict[str, tuple[str, tuple[str, ...]]]
     """The same from trained models, further epochs: which model, and what is trained."""
+    taught: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    """Models that learn from another's scores: what that is trained with, and what they are."""
     dials: dict[str, tuple[str, ...]]
     """Values at which all models are read, each as ``melastic sweep`` takes it."""
     own: View
@@ -42,7 +46,7 @@ class Family:
     @property
     def names(self) -> tuple[str, ...]:
         """Every model."""
-        return (*self.models, *self.started)
+        return (*self.models, *self.started, *self.taught)
 
 
 FAMILIES = {
@@ -61,6 +65,10 @@ FAMILIES = {
                 *("--draws.ramp-epochs", "20"),
             ),
             "flexiast-large": ("asc-flexiast",),
+            "flexiast-long": (
+                *("asc-flexiast", "--draws.patches", *map(str, EVEN)),
+                *("--draws.share", "0.85", "--optim.epochs", "120"),
+            ),
             "elasticast": ("asc-elasticast",),
             "melastic": (
                 *("asc-melastic", "--model.pooling", "attention"),
@@ -78,13 +86,21 @@ FAMILIES = {
                     *("--optim.epochs", "30", "--draws.ramp-epochs", "8"),
                 ),
             ),
+            "melastic-long-2": (
+                "flexiast-long",
+                (
+                    *("asc-melastic", "--draws.patches", *map(str, EVEN)),
+                    *("--optim.epochs", "30", "--draws.ramp-epochs", "8"),
+                ),
+            ),
         },
+        taught={"flexiast-taught": (FIXED_COLUMNS, ("asc-flexiast", "--distill.weight", "0.5"))},
         dials={
             "patch": ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48"),
             "hop": HOPS,
         },
         own=View(patch=16, hop_ms=10.0),
-        whole=("flexiast-large", "melastic", "melastic-2", "melastic-large-2"),
+        whole=("flexiast-large", "flexiast-long", "melastic", "melastic-2", "melastic-long-2"),
         dashed={
             "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
             "hop": ("ast-16", "ast-20ms", "ast-40ms", "elasticast", "elasticast-2"),
@@ -102,6 +118,7 @@ FAMILIES = {
             "melastic-aum": ("asc-melastic-aum",),
         },
         started={},
+        taught={},
         dials={
             "patch": tuple(f"128x{frames}" for frames in (2, 3, 4, 5, 6, 8, 10, 12)),
             "hop": HOPS,
@@ -126,6 +143,7 @@ FAMILIES = {
             "melastic-ast": ("esc50-melastic",),
         },
         started={},
+        taught={},
         dials={
             "patch": tuple(f"128x{frames}" for frames in (4, 6, 8, 10, 12, 16, 20, 24)),
             "hop": HOPS,
@@ -150,6 +168,7 @@ FAMILIES = {
             "melastic-ast": ("fsdd-loso-melastic",),
         },
         started={},
+        taught={},
         dials={
             "patch": tuple(f"64x{frames}" for frames in (1, 2, 3, 4, 6, 8)),
             "hop": HOPS,

@@ -50,6 +50,12 @@ def measure(name: str, seed: int, arguments: argparse.Namespace) -> None:
     settings += lessons(seed, arguments)
     if name in models.models:
         carried_out(run, "train", *models.models[name], *settings, *arguments.settings)
+    elif name in models.taught:
+        teacher, words = models.taught[name]
+        taught = runs_of(arguments) / f"teacher-of-{name}-{seed}"
+        carried_out(taught, "train", *teacher, *settings)
+        settings += [*arguments.settings, "--distill.teacher", str(taught)]
+        carried_out(run, "train", *words, *settings)
     else:
         start, (recipe, *own) = models.started[name]
         measure(start, seed, arguments)
@@ -158,14 +164,20 @@ def commands(arguments: argparse.Namespace, kept: Path) -> list[str]:
 
 def notes(arguments: argparse.Namespace, kept: Path) -> list[str]:
     """What is to be known about the models that start from trained ones, if there are some."""
-    started = family(arguments).started
+    started, taught = family(arguments).started, family(arguments).taught
+    lines = [
+        f"{name} learns half from the scores of `melastic train {' '.join(taught[name][0])}`."
+        for name in taught
+        if list(kept.glob(f"{name}-patch-[0-9]*.csv"))
+    ]
     there = [name for name in started if list(kept.glob(f"{name}-patch-[0-9]*.csv"))]
     if not there:
-        return []
+        return lines
     starts = ", ".join(f"{name} from {started[name][0]}" for name in there)
     epochs = {epochs_of(started[name][1]) for name in there}
     settings = " (--settings are those of the others)" if arguments.settings else ""
     return [
+        *lines,
         f"Models whose name ends in -2 start from a trained one ({starts}), are",
         f"trained for {' or '.join(sorted(epochs))} more epochs{settings} and pooled by the mean.",
     ]
