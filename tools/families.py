@@ -67,7 +67,7 @@ FAMILIES = {
             "flexiast-large": ("asc-flexiast",),
             "flexiast-long": (
                 *("asc-flexiast", "--draws.patches", *map(str, EVEN)),
-                *("--draws.share", "0.85", "--optim.epochs", "120"),
+                *("--draws.share", "0.85", "--optim.epochs", "100"),
             ),
             "elasticast": ("asc-elasticast",),
             "melastic": (
@@ -94,7 +94,12 @@ FAMILIES = {
                 ),
             ),
         },
-        taught={"flexiast-taught": (FIXED_COLUMNS, ("asc-flexiast", "--distill.weight", "0.5"))},
+        taught={
+            "flexiast-taught": (
+                FIXED_COLUMNS,
+                ("asc-flexiast", "--distill.weight", "0.5", "--optim.epochs", "45"),
+            )
+        },
         dials={
             "patch": ("8", "10", "12", "16", "20", "24", "30", "32", "40", "48"),
             "hop": HOPS,
