@@ -135,7 +135,7 @@ class Trainer:
                 (folder / CURVES).unlink(missing_ok=True)
             while not ended:
                 self.ticked = time.monotonic()
-                self._epoch()
+                self.learn_epoch()
                 self.average.after_epoch(self.trained, progress.epoch)
                 progress.epoch += 1
                 self._tick()
@@ -146,7 +146,7 @@ class Trainer:
                     self._save_state()
             return self._finish()
 
-    def _epoch(self) -> None:
+    def learn_epoch(self) -> None:
         """The steps of one epoch that remain."""
         progress, config = self.progress, self.config
         steps = self.sampler.epoch(progress.epoch)
