@@ -97,7 +97,7 @@ FAMILIES = {
         taught={
             "flexiast-taught": (
                 FIXED_COLUMNS,
-                ("asc-flexiast", "--distill.weight", "0.5", "--optim.epochs", "45"),
+                ("asc-flexiast", "--distill.weight", "0.5", "--optim.epochs", "36"),
             )
         },
         dials={
