@@ -76,6 +76,16 @@ def test_slow_decays_stay_exact_over_thousands_of_steps(options):
     check(operands, 1e-6, 1e-5, dy=torch.rand_like(operands.u))
 
 
+@pytest.mark.parametrize("softplus", [True, False])
+@pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
+def test_what_is_not_a_number_stays_so(instructions, name, softplus):
+    options = EVERYTHING | {"softplus": softplus, "both": False}
+    operands = draw([20], dim=17, state=5, **options)
+    given = getattr(operands, name)
+    y = scan.forward(operands._replace(**{name: torch.full_like(given, float("nan"))}))
+    assert y.isnan().all()
+
+
 def test_a_state_that_is_wiped_out_leaves_nothing(instructions):
     operands = draw([50], dim=5, state=4, step=200.0, decay=50.0)
     y = operands.delta * operands.u * (operands.B * operands.C).sum(-1, keepdim=True)

@@ -3,12 +3,14 @@
 import inspect
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
 import melastic
 from melastic.errors import InputError
+from melastic.scan import convolution, selective
 from melastic.scan.selective import scan
 from tests.scan.operands import draw, oracle, relative
 
@@ -121,6 +123,69 @@ def test_without_kernels_torch_serves(monkeypatch):
     without = model(clips)
     monkeypatch.undo()
     torch.testing.assert_close(model(clips), without, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["without kernels", "float64", "many taps"])
+def test_torch_trains_what_no_kernel_can(monkeypatch, way):
+    from melastic.native import calls
+    from melastic.native.library import Kernels
+
+    taps = 9 if way == "many taps" else 4
+    model = melastic.create_model("aum-nano", num_classes=3, depth=2, dim=16)
+    for block in model.encoder.blocks:
+        ahead = block.mixer.ahead
+        ahead.taps = torch.nn.Parameter(torch.randn(ahead.taps.shape[0], taps) / taps)
+    clips = [torch.randn(128, 40), torch.randn(128, 55)]
+
+    def gradients(model, clips):
+        model.zero_grad()
+        model(clips).square().sum().backward()
+        return [p.grad.double() for p in model.parameters() if p.grad is not None]
+
+    if way == "without kernels":
+        wanted = gradients(model, clips)
+        monkeypatch.setattr(calls, "kernels", lambda: Kernels(None, "not built"))
+        found = gradients(model, clips)
+    else:
+        found = gradients(model, clips)
+        model, clips = model.double(), [clip.double() for clip in clips]
+        wanted = gradients(model, clips)
+    assert len(found) == len(wanted) > 20
+    for a, b in zip(found, wanted, strict=True):
+        assert relative(a, b) < 1e-4
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("ends", [None, [0, 1, 4, 11]], ids=str)
+def test_the_gradient_of_the_convolution_in_torch_is_that_of_autograd(reverse, ends):
+    x, dy = torch.randn(2, 1, 11, 3, dtype=torch.float64)
+    weight, bias = torch.randn(3, 4).double(), torch.randn(3).double()
+    cu = None if ends is None else torch.tensor(ends)
+    given = [value.requires_grad_() for value in (x, weight, bias)]
+    wanted = torch.autograd.grad(convolution.forward(*given, cu, reverse), given, dy)
+    with torch.no_grad():
+        found = convolution.backward(dy, *given, cu, reverse)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_kernel_is_chosen_for_the_thread_that_asks():
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with melastic.scan_kernel("loop"):
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(10)
+    assert selective._chosen.kernel == "best"
+    with melastic.scan_kernel("chunked"):
+        leave.set()
+        thread.join()
+        assert selective._chosen.kernel == "chunked"
+    assert selective._chosen.kernel == "best"
 
 
 def test_the_operator_compiles_and_exports():

@@ -284,7 +284,7 @@ class Mamba(nn.Module):
             carried: what the call before returned; None: the clip begins here.
 
         Raises:
-            InputError: if the encoder also looks ahead.
+            InputError: if the encoder also looks ahead, or another one's states are carried on.
         """
         config = self.config
         if config.variant != "fo-fo":
@@ -296,6 +296,11 @@ class Mamba(nn.Module):
             inputs = x.new_zeros(config.taps - 1, config.width)
             state = x.new_zeros(config.width, config.state)
             carried = [Carried(inputs, state)] * config.depth
+        if len(carried) != config.depth:
+            raise InputError(
+                f"carried is what advance returned, {config.depth} states, got {len(carried)}; "
+                "carry on with the model that returned it"
+            )
         more, behind = None, []
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         for block, decays, left in zip(self.blocks, self.decays(), carried, strict=True):

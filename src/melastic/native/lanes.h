@@ -63,7 +63,7 @@ INLINE Power power_of(Lanes x) {
     const Lanes r = x - whole;
 #else
     const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-    const Lanes held = smaller(larger(x, splat(-126.0f)), splat(127.0f));
+    const Lanes held = smaller(splat(127.0f), larger(splat(-126.0f), x));  // NaN stays NaN
     const Lanes whole = held + magic;
     const Lanes r = held - (whole - magic);
 #endif

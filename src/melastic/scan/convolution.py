@@ -1,7 +1,9 @@
 """The causal convolution with SiLU in plain torch, where there is no kernel for it."""
 
+from collections.abc import Iterator
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,13 +45,16 @@ def backward(
         cu_seqlens: where clips begin and end; None: each row is one clip.
         reverse: whether the taps reach into the future.
     """
-    given = (x, weight, bias)
-    with torch.enable_grad():
-        free = [value.detach().requires_grad_() for value in given]
-        mixed = functional.silu(_mixed(free[0], free[1], free[2], cu_seqlens, reverse))
-        found = torch.autograd.grad(mixed, free, dy.to(mixed.dtype))
-    dx, dweight, dbias = (grad.to(value.dtype) for grad, value in zip(found, given, strict=True))
-    return dx, dweight, dbias
+    mixed = _mixed(x, weight, bias, cu_seqlens, reverse)
+    gate = mixed.sigmoid()
+    g = dy.to(mixed.dtype) * gate * (1 + mixed * (1 - gate))
+    wide, taps = x.to(mixed.dtype), weight.to(mixed.dtype)
+    dx, dweight = torch.zeros_like(wide), torch.empty_like(taps)
+    for tap, (taken, inside) in enumerate(_taps(x, weight, cu_seqlens, reverse)):
+        own = g * inside.to(g.dtype)[:, None]
+        dx.index_add_(1, taken, own * taps[:, tap])
+        dweight[:, tap] = (own * wide[:, taken]).sum((0, 1))
+    return dx.to(x.dtype), dweight.to(weight.dtype), g.sum((0, 1)).to(bias.dtype)
 
 
 def _mixed(
@@ -58,6 +63,16 @@ def _mixed(
     """What goes into SiLU, in float32 or better."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    total = bias.expand_as(x)
+    for tap, (taken, inside) in enumerate(_taps(x, weight, cu_seqlens, reverse)):
+        total = total + x[:, taken] * inside.to(dtype)[:, None] * weight[:, tap]
+    return total
+
+
+def _taps(
+    x: Tensor, weight: Tensor, cu_seqlens: Tensor | None, reverse: bool
+) -> Iterator[tuple[Int[Tensor, " length"], Bool[Tensor, " length"]]]:
+    """For each tap, the step that each step takes, and whether that lies in its clip."""
     length, width = x.shape[1], weight.shape[1]
     steps = torch.arange(length, device=x.device)
     if cu_seqlens is None:
@@ -65,10 +80,7 @@ def _mixed(
     else:
         clip = torch.searchsorted(cu_seqlens[1:].long(), steps, right=True)
         first, last = cu_seqlens[clip].long(), cu_seqlens[clip + 1].long() - 1
-    total = bias.expand_as(x)
     for tap in range(width):
         reach = width - 1 - tap
         taken = steps + reach if reverse else steps - reach
-        inside = ((taken >= first) & (taken <= last)).to(dtype)[:, None]
-        total = total + x[:, taken.clamp(0, length - 1)] * inside * weight[:, tap]
-    return total
+        yield taken.clamp(0, length - 1), (taken >= first) & (taken <= last)

@@ -80,4 +80,6 @@ def _recurrence(
     for t in reversed(steps) if reverse else steps:
         state = torch.exp(delta[t, :, None] * A) * state + (delta[t] * u[t])[:, None] * B[t]
         outputs.append(state @ C[t])
+    if not outputs:
+        return torch.zeros_like(u), state
     return torch.stack(outputs[::-1] if reverse else outputs), state

@@ -1,5 +1,6 @@
 """The selective scan for callers: one function, whatever the device and the lengths."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,12 +20,20 @@ from melastic.scan.ops import ConvolutionFunction, ScanFunction
 Kernel = Literal["best", "loop", "chunked", "mamba_ssm"]
 """``best``: the compiled kernel of the device; ``loop``: the definition; ``chunked``: plain torch;
 ``mamba_ssm``: the package of that name, where it is installed."""
-_chosen: list[Kernel] = ["best"]
+
+
+class _Chosen(threading.local):
+    """What the scans of a thread use."""
+
+    kernel: Kernel = "best"
+
+
+_chosen = _Chosen()
 
 
 @contextmanager
 def scan_kernel(kernel: Kernel) -> Iterator[None]:
-    """Use another implementation than the best one for the scans within.
+    """Use another implementation than the best one for this thread's scans within.
 
     Args:
         kernel: which.
@@ -34,11 +43,11 @@ def scan_kernel(kernel: Kernel) -> Iterator[None]:
     """
     if kernel not in get_args(Kernel):
         raise unknown_name("scan kernel", kernel, get_args(Kernel))
-    _chosen.append(kernel)
+    before, _chosen.kernel = _chosen.kernel, kernel
     try:
         yield
     finally:
-        _chosen.pop()
+        _chosen.kernel = before
 
 
 def selective_scan(
@@ -104,7 +113,7 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
     Args:
         operands: inputs.
     """
-    kernel = _chosen[-1]
+    kernel = _chosen.kernel
     if kernel == "loop":
         return loop.scan(operands)
     if kernel == "chunked":
@@ -131,7 +140,7 @@ def scan_from(
         operands: inputs, a batch of 1.
         state: in front of the clip.
     """
-    if _chosen[-1] != "best" or not serves(
+    if _chosen.kernel != "best" or not serves(
         operands.u, operands.delta, operands.B, operands.C, operands.z
     ):
         return loop.scan_from(operands, state)
