@@ -1,11 +1,13 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import melastic
@@ -16,10 +18,10 @@ from melastic.checkpoints.store import (
     WEIGHTS,
     digest,
     load_folder,
-    replacing,
     write_json,
 )
 from melastic.errors import InputError
+from melastic.files import replacing
 from tests.models import MELS, MODELS, small
 
 
@@ -37,6 +39,43 @@ def test_a_saved_model_comes_back_with_the_same_logits(tmp_path, name):
     loaded = melastic.load(tmp_path)
     assert loaded.config == model.config
     assert torch.equal(loaded(clips), model(clips))
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path):
+    model = small("class")
+    with torch.no_grad():
+        model.head.linear.bias[0] = float("nan")
+    with pytest.raises(InputError, match="is not finite, so it is not saved"):
+        model.save(tmp_path / "nan")
+    with pytest.raises(InputError, match="has no values, so it is not saved"):
+        small("class").to("meta").save(tmp_path / "meta")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("text", ["5", "null", "{bad", "[]"])
+def test_a_settings_file_that_is_no_models_is_not_replaced(tmp_path, text):
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(InputError, match="is of no model"):
+        small("class").save(tmp_path)
+    assert (tmp_path / CONFIG).read_text() == text
+
+
+def test_a_folder_that_holds_no_model_hides_no_bundled_one(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert len(melastic.load("digits").labels) == 10
+    with pytest.raises(InputError, match="digits: holds no model"):
+        melastic.load(tmp_path / "digits")
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, own = tmp_path / f".a.json.{dead.pid}.part", tmp_path / f".a.json.{os.getppid()}.part"
+    for path in (left, own):
+        path.touch()
+    write_json(tmp_path / "a.json", 1)
+    assert sorted(tmp_path.iterdir()) == sorted([own, tmp_path / "a.json"])
 
 
 def test_labels_front_end_and_positions_are_saved(tmp_path):
@@ -101,10 +140,11 @@ def test_a_damaged_model_is_one_clear_line(saved, damage):
 
 
 def test_weights_that_are_not_finite_are_refused(saved):
-    model = load_folder(saved)
-    with torch.no_grad():
-        model.head.linear.weight[0, 0] = float("nan")
-    model.save(saved)
+    tensors = load_file(saved / WEIGHTS)
+    tensors["head.linear.weight"][0, 0] = float("nan")
+    with safe_open(saved / WEIGHTS, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, saved / WEIGHTS, metadata=metadata)
     with pytest.raises(InputError, match=r"head\.linear\.weight is not finite"):
         melastic.load(saved)
 

@@ -66,8 +66,9 @@ def test_a_loss_that_stands_or_rises_ends_a_phase():
     assert moves_on(rows_of([1.0, 1.0, 1.0]), 0.5)
     assert moves_on(rows_of([1.0, 0.5, 0.3, 0.4, 0.5]), 0.5)
     assert not moves_on(rows_of([1.0, 0.5]), 0.5)
-    assert "at best" in said(rows_of([1.0, 1.0, 1.0]), 0.5)
-    assert "used up" in said(rows_of([1.0, 0.5, 0.2]), 0.5)
+    assert "at best" in said(rows_of([1.0, 1.0, 1.0]), 0.5, 3)
+    assert "used up" in said(rows_of([1.0, 0.5, 0.2]), 0.5, 3)
+    assert "run.patience" in said(rows_of([1.0, 0.5, 0.2]), 0.5, 4)
 
 
 @pytest.mark.parametrize("words", ["3-phase:auto", "gradual-mean:auto"])

@@ -23,6 +23,7 @@ from melastic.training.coarse_to_fine import train
 from melastic.training.config import Distillation
 from melastic.training.curriculum import Curriculum, Draws
 from melastic.training.loop import Trainer
+from melastic.training.phases import phases_in
 from tests.training.test_resume import last_step, same, settings, weights
 
 SIZES = (FreqTime(128, 2), FreqTime(64, 4), FreqTime(16, 16))
@@ -222,6 +223,38 @@ def test_a_teachers_scores_are_followed_by_cross_entropy(tones, tmp_path, teache
     assert costs[0] - costs[1] == pytest.approx(sum(heard))
 
 
+def test_a_teacher_of_other_statistics_hears_what_it_was_trained_on(tones, tmp_path, teacher):
+    trained = melastic.load(teacher)
+    frontend = replace(trained.config.frontend, mean=-2.0, std=7.0)
+    trained.config = replace(trained.config, frontend=frontend)
+    trained.save(tmp_path / "other")
+    base = replace(settings(tones), view=View())
+    heat = Distillation(teacher=str(tmp_path / "other"), weight=1.0)
+    run = trainer(replace(base, distill=heat), tmp_path / "run")
+    batch = run.clips[0, [0, 3, 5]]
+    ours = run.model.config.frontend
+    raw = [clip * 2 * ours.std + ours.mean for clip in batch.spectrograms]
+    target = trained([(clip - frontend.mean) / (2 * frontend.std) for clip in raw])
+    logits = run.model(batch.spectrograms)
+    expected = -(target.softmax(1) * logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(run.objective.losses(batch, 0, 0), expected)
+
+
+def test_a_model_that_teaches_itself_counts_each_clip_once(tones, tmp_path):
+    base = flexible(tones, Draws(patches=(FreqTime(16, 16),)))
+    run = trainer(replace(base, view=View(), distill=Distillation(weight=0.5)), tmp_path / "run")
+    batch = run.clips[0, [0, 3, 5]]
+    run.objective.losses(batch, 0, 0)
+    patches = (FreqTime(16, 16), None)
+    both = [
+        gmacs(run.model.config, FreqTime(128, n), patch=patch)
+        for n in batch.lengths
+        for patch in patches
+    ]
+    assert run.objective.ledger.costs.clips == 3
+    assert run.objective.ledger.costs.train_gmacs > 2 * sum(both)
+
+
 def test_a_model_teaches_itself_at_other_patch_sizes(tones, tmp_path):
     base = flexible(tones, Draws(patches=(FreqTime(16, 16),)))
     base = replace(base, view=View(), distill=Distillation(weight=0.5))
@@ -283,6 +316,12 @@ def test_distillation_that_would_do_nothing_is_refused(tones):
         Distillation(teacher="digits")
     with pytest.raises(InputError, match="teaches itself at other patch sizes"):
         replace(settings(tones), distill=Distillation(weight=0.5))
+    own = Draws(patches=(FreqTime(128, 4),))
+    with pytest.raises(InputError, match="teaches itself at other patch sizes"):
+        replace(settings(tones), draws=own, distill=Distillation(weight=0.5))
+    taught = replace(settings(tones), distill=Distillation(teacher="digits", weight=0.5))
+    with pytest.raises(InputError, match="phases by hop change it"):
+        replace(taught, phases=phases_in("2-phase"))
 
 
 def test_a_teacher_of_another_frame_shift_is_refused(tones, tmp_path, teacher):

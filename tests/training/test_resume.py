@@ -1,5 +1,7 @@
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from melastic.data.manifest import read_manifest
+from melastic.data.sampler import TokenBudgetSampler
 from melastic.errors import DivergedError, InputError
 from melastic.frontend.augment import Augmentation
 from melastic.patches.view import View
@@ -19,6 +22,8 @@ from melastic.training.coarse_to_fine import train
 from melastic.training.config import DataConfig, ModelChoice, OptimConfig, RunConfig, TrainConfig
 from melastic.training.loop import Trainer
 from melastic.training.objective import Objective
+from melastic.training.phases import phases_in
+from melastic.training.run_folder import read_run_config
 from melastic.training.state import STATE
 
 
@@ -115,6 +120,79 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tones, 
     assert kills
     subprocess.run(command, check=True, capture_output=True)
     assert same(weights(folder), weights(tmp_path / "whole"))
+
+
+def test_a_resumed_run_does_not_need_the_model_that_it_started_from(tones, tmp_path, monkeypatch):
+    start = train(settings(tones, epochs=1), tmp_path / "start")
+    frontend = replace(start.config.frontend, mean=-3.0, std=5.0)
+    start.config = replace(start.config, frontend=frontend)
+    start.save(tmp_path / "init")
+    base = settings(tones)
+    config = replace(base, model=replace(base.model, init=str(tmp_path / "init")))
+    train(config, tmp_path / "whole")
+    step = Trainer._step
+
+    def stopping(self, *args):
+        if self.progress.step > 2:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "init")
+    model = train(config, tmp_path / "stopped", resume=True)
+    assert model.config.frontend == frontend
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_the_learning_rate_follows_epochs_however_many_steps_each_has(
+    tones, tmp_path, monkeypatch, schedule
+):
+    milestones = {"milestones": (2,), "decay": 0.1} if schedule == "step" else {}
+    base = settings(
+        tones, epochs=4, warmup_steps=0, average="none", schedule=schedule, **milestones
+    )
+    config = replace(base, data=replace(base.data, val=None, test=None))
+    counts, rates, epoch = (3, 1, 4, 5), [], TokenBudgetSampler.epoch
+    monkeypatch.setattr(
+        TokenBudgetSampler, "epoch", lambda self, number: epoch(self, 0)[:1] * counts[number]
+    )
+    step = Trainer._step
+
+    def noting(self, *args):
+        rates.append(self.optimizer.param_groups[0]["lr"] / config.optim.lr)
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", noting)
+    train(config, tmp_path)
+    places = [number + i / count for number, count in enumerate(counts) for i in range(count)]
+    if schedule == "step":
+        assert rates == pytest.approx([1.0 if place < 2 else 0.1 for place in places])
+    else:
+        assert rates == pytest.approx([0.5 + 0.5 * math.cos(math.pi * p / 4) for p in places])
+
+
+def test_a_phase_is_resumed_by_its_run(tones, tmp_path):
+    config = replace(settings(tones, epochs=2), phases=phases_in("2-phase"))
+    train(config, tmp_path / "run")
+    before = weights(tmp_path / "run" / "phase-1")
+    phase = tmp_path / "run" / "phase-1"
+    with pytest.raises(InputError, match=rf"this is phase 1 of .*run; use --resume {phase.parent}"):
+        train(read_run_config(phase), phase, resume=True)
+    assert same(before, weights(phase))
+    train(config, tmp_path / "run", resume=True)
+
+
+def test_a_model_that_leaves_the_numbers_in_its_last_step_is_not_kept(tones, tmp_path):
+    base = settings(tones, epochs=1, lr=1e39, average="none", warmup_steps=0, batch_tokens=4000)
+    with pytest.raises(DivergedError, match="must be finite"):
+        train(base, tmp_path / "held")
+    alone = replace(base, data=replace(base.data, val=None, test=None))
+    with pytest.raises(InputError, match="is not finite, so it is not saved"):
+        train(alone, tmp_path / "alone")
 
 
 def test_a_state_of_other_settings_is_refused(tones, tmp_path):

@@ -1,10 +1,7 @@
 """Save and load classifiers: weights in safetensors, everything else in strict JSON."""
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from safetensors.torch import save_file
 from melastic.classifier import Classifier
 from melastic.config import ModelConfig
 from melastic.errors import InputError, unknown_name
+from melastic.files import replacing
 from melastic.serialize import from_json, to_json
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -22,33 +20,6 @@ FORMAT = "melastic-model"
 VERSION = 4
 """Version of the configuration; older ones are upgraded on loading."""
 BUNDLED = Path(__file__).parent.parent / "weights"
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes a file's place once it is completely written.
-
-    A process that dies in between leaves the old file, or none; never half of one.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written (its folder: {error.strerror}); name another place"
-        ) from None
-    if path.is_dir():
-        raise InputError(f"{path}: cannot be written (it is a folder); name another place")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as any new file; safetensors would hide it from others
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,11 +68,12 @@ def save(
         dtype: number format of the stored weights; loading always gives float32.
 
     Raises:
-        InputError: if the folder holds files of the same names that are no model's.
+        InputError: if the folder holds files of the same names that are no model's, or the model
+            could not be loaded again.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a model is saved to a folder, this is a file; name another")
-    if (folder / CONFIG).exists() and "format" not in read_json(folder / CONFIG):
+    if (folder / CONFIG).exists() and not _is_of_a_model(folder / CONFIG):
         raise InputError(
             f"{folder}: holds a {CONFIG} that is of no model, such as a run's; name another folder"
         )
@@ -110,7 +82,12 @@ def save(
             raise InputError(
                 f"{folder}: holds a {name} that a model's would replace; name another folder"
             )
+    from_json(ModelConfig, to_json(model.config), model.config.name)
     config = {"format": FORMAT, "version": VERSION, "model": to_json(model.config)}
+    for name, value in model.state_dict().items():
+        if value.is_meta or not torch.isfinite(value).all():
+            lack = "has no values" if value.is_meta else "is not finite"
+            raise InputError(f"{folder}: {name} {lack}, so it is not saved; train it anew")
     state = {
         name: value.detach().to("cpu", dtype).contiguous()
         for name, value in model.state_dict().items()
@@ -126,6 +103,15 @@ def save(
         settings.write_text(_json_text(config), encoding="utf-8")
         metadata = {"format": "pt", "config": digest(config)}
         write_tensors(state, weights, metadata, name=folder / WEIGHTS)
+
+
+def _is_of_a_model(path: Path) -> bool:
+    """Whether a settings file says that it is a model's."""
+    try:
+        raw = read_json(path)
+    except InputError:
+        return False
+    return isinstance(raw, dict) and "format" in raw
 
 
 def write_tensors(
@@ -169,16 +155,17 @@ def locate(path_or_name: str | Path) -> Path:
     Raises:
         InputError: if there is none.
     """
-    path = Path(path_or_name)
+    if not isinstance(path_or_name, str | Path):
+        raise InputError(f"a model is a folder or a name, got {path_or_name!r}; try 'digits'")
+    path, name = Path(path_or_name), str(path_or_name)
     for folder in (path, path / "model"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
-    if path.exists():
+    if path.exists() and name not in bundled():
         raise InputError(
             f"{path}: holds no model (no {WEIGHTS} beside {CONFIG}); name a folder that "
             "model.save or melastic train wrote"
         )
-    name = str(path_or_name)
     if name in bundled():
         return BUNDLED / name
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):

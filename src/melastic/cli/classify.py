@@ -13,12 +13,13 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from melastic.checkpoints.store import load, replacing, write_json
+from melastic.checkpoints.store import load, write_json
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json
 from melastic.devices import best_device
 from melastic.errors import InputError, unknown_name
 from melastic.evaluation.budget import Budget
+from melastic.files import replacing
 from melastic.options import Hop, PatchSize
 from melastic.patches.dials import plain_size
 from melastic.patches.view import View

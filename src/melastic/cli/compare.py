@@ -46,6 +46,10 @@ def compare(arguments: Sequence[str], prog: str) -> int:
     runs: dict[str, Finished] = {}
     for path in args.runs:
         name = path.resolve().name
+        if path.resolve() in [known.resolve() for known in args.runs[: len(runs)]]:
+            raise InputError(
+                f"{path}: a run is compared with others, it is named twice; name it once"
+            )
         runs[name if name not in runs else str(path)] = read_finished(path)
     rows = compare_runs(runs)
     write_compared(rows, args.out / TABLE)

@@ -2,7 +2,7 @@
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -123,7 +123,25 @@ def read_settings(
     for name in without_effect(config.model.architecture, base.model.architecture):
         option = name.replace("_", "-")
         note(f"--model.{option} changes nothing in this {config.model.preset}; leave it out")
+    for name, reason in _idle(config, base):
+        note(f"--{name} changes nothing, {reason}; leave it out")
     return config
+
+
+def _idle(config: TrainConfig, base: TrainConfig) -> Iterator[tuple[str, str]]:
+    """Settings that were changed and have no effect beside the others, and why."""
+    optim, schedules = config.optim, {config.optim.schedule, *(p.schedule for p in config.phases)}
+    if optim.milestones and "step" not in schedules:
+        yield "optim.milestones", "optim.schedule is not step"
+    if optim.schedule == "step" and not optim.milestones:
+        yield "optim.schedule step", "there are no optim.milestones"
+    if config.distill.temperature != 1 and not config.distill.weight:
+        yield "distill.temperature", "distill.weight is 0"
+    if config.passing != base.passing and not config.phases:
+        yield "passing", "there are no phases"
+    numbered = config.phases and not any(p.epochs in ("equal", "auto") for p in config.phases)
+    if numbered and optim.epochs != base.optim.epochs:
+        yield "optim.epochs", "each phase has a number of its own"
 
 
 def _with_preset(recipe: str, arguments: Sequence[str]) -> TrainConfig:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from melastic.checkpoints.store import replacing
 from melastic.errors import InputError, unknown_name
+from melastic.files import replacing
 
 LABEL_SEPARATOR = ";"
 """Between the labels of one clip."""

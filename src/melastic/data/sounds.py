@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from melastic.checkpoints.store import replacing
 from melastic.data import synthesis as syn
 from melastic.data.manifest import check_writable_as_csv
 from melastic.data.synthesis import Stage, Wave
 from melastic.errors import InputError, unknown_name
+from melastic.files import replacing
 
 CLIPS_PER_CLASS = 60
 """Clips of each class unless said otherwise."""

@@ -266,6 +266,8 @@ def required(outputs: Outputs, max_unreadable: int) -> Outputs:
     """
     if not outputs.frames:
         unreadable = outputs.unreadable or ("no clip was readable",)
+        if len(unreadable) <= max_unreadable:
+            raise InputError(f"{unreadable[0]} (no clip is left to be scored; mend the manifest)")
         raise too_many_unreadable(list(unreadable), max_unreadable)
     return outputs
 

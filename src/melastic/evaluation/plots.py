@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from melastic.checkpoints.store import replacing
 from melastic.evaluation.evaluate import Outputs
 from melastic.evaluation.metrics import confusion
+from melastic.files import replacing
 
 INK, MUTED, LINE = "#1f2933", "#7b8794", ("#2563eb", "#d97706", "#059669")
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melastic.checkpoints.store import digest, read_json, replacing, write_json
+from melastic.checkpoints.store import digest, read_json, write_json
 from melastic.classifier import Classifier
 from melastic.data.manifest import Clip
 from melastic.errors import InputError
 from melastic.evaluation.evaluate import Evaluation
+from melastic.files import replacing
 from melastic.patches.dials import plain_size, pooling_of
 from melastic.patches.grid import freq_time
 from melastic.patches.view import View

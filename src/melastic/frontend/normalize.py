@@ -53,6 +53,22 @@ def normalise(
     return (spectrogram - config.mean) / (2 * config.std)
 
 
+def normalised_anew(
+    spectrogram: Float[Tensor, "freq _"], given: FrontendConfig, wanted: FrontendConfig
+) -> Float[Tensor, "freq _"]:
+    """What another front end's statistics make of the same log-mels.
+
+    Args:
+        spectrogram: normalised log-mels.
+        given: whose statistics they have.
+        wanted: whose they shall have.
+    """
+    if (given.mean, given.std) == (wanted.mean, wanted.std):
+        return spectrogram
+    shift = (given.mean - wanted.mean) / (2 * wanted.std)
+    return spectrogram * (given.std / wanted.std) + shift
+
+
 def fixed_frames(config: FrontendConfig, step_ms: float | None = None) -> int | None:
     """Frames that every clip is cut or padded to; None: clips keep theirs.
 

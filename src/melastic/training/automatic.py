@@ -65,14 +65,17 @@ def moves_on(rows: Sequence[Mapping[str, Any]], price: float) -> bool:
     return bool(found) and found[-1] <= price * max(found)
 
 
-def said(rows: Sequence[Mapping[str, Any]], price: float) -> str:
+def said(rows: Sequence[Mapping[str, Any]], price: float, most: int) -> str:
     """Why a phase ended, for people.
 
     Args:
         rows: of the phase's ``metrics.jsonl``.
         price: operations of an epoch here, in those of an epoch of the next phase.
+        most: epochs that it might have had.
     """
     found = shares(rows)
+    if not moves_on(rows, price) and rows[-1]["epoch"] < most:
+        return "the phase ends because no epoch was better for as long as run.patience says"
     if not moves_on(rows, price):
         return "the phase ends because the epochs that may be given to it are used up"
     return (

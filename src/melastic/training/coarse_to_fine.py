@@ -83,7 +83,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
             with cores_shared_with(workers_for(settings, trainer.clips.features)):
                 model = trainer.run()
             if stage.ends is not None:
-                reason = said(read_metrics(own), _price(config, number))
+                reason = said(read_metrics(own), _price(config, number), settings.optim.epochs)
                 note(reason, quiet=not accelerator.is_main_process)
             accelerator.free_memory()
         before = own

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from melastic.checkpoints.store import replacing
 from melastic.errors import InputError
 from melastic.evaluation.course_plot import Course
+from melastic.files import replacing
 from melastic.training.coarse_to_fine import phases_of
 from melastic.training.config import TrainConfig
 from melastic.training.course import course_of, epochs_in

@@ -11,6 +11,7 @@ from melastic.architecture import Architecture
 from melastic.errors import InputError, check_range
 from melastic.frontend.augment import Augmentation
 from melastic.options import several_of
+from melastic.patches.grid import freq_time
 from melastic.patches.view import View
 from melastic.presets import architecture_of
 from melastic.training.curriculum import Draws
@@ -248,7 +249,7 @@ class TrainConfig:
     """From coarse to fine: training at one time resolution after the other, such as hop4:10 hop2:10
     full:20, whose epochs replace optim.epochs, or hop4:500steps full:900steps; or parts of
     optim.epochs (or optim.steps), equal (hop4 hop2 full), by name (2-phase, 3-phase, gradual,
-    3-phase-mean) or as they pay (3-phase:auto). None: one."""
+    3-phase-mean) or as they pay (3-phase:auto). Left out: one."""
     passing: Passing = Passing()
 
     def __post_init__(self) -> None:
@@ -264,7 +265,15 @@ class TrainConfig:
                 "run.patience waits for a better score on held-out clips, there are none; give "
                 "data.val or data.val_share"
             )
-        if self.distill.weight and self.distill.teacher is None and not self.draws.patches:
+        coarse = [phase for phase in self.phases if phase.factor > 1 and phase.operator != "patch"]
+        if self.distill.teacher is not None and coarse:
+            raise InputError(
+                "distill.teacher reads clips at its own frame shift, phases by "
+                f"{coarse[0].operator} change it; use phases by patch, or leave one of them out"
+            )
+        own = freq_time(self.model.architecture.patch)
+        others = {freq_time(patch) for patch in self.draws.patches} - {own}
+        if self.distill.weight and self.distill.teacher is None and not others:
             raise InputError(
                 "a model teaches itself at other patch sizes than its own, none are drawn; give "
                 "draws.patches, or distill.teacher"

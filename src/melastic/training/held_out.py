@@ -11,6 +11,7 @@ from torch import Tensor
 
 from melastic.classifier import Classifier
 from melastic.data.loader import Batch, ClipDataset
+from melastic.errors import DivergedError
 from melastic.evaluation.evaluate import Outputs, required, run
 from melastic.training.config import TrainConfig
 from melastic.training.setup import workers_for
@@ -31,6 +32,9 @@ def gathered_outputs(
         dataset: the clips.
         config: the run's settings.
         forward: what is computed of a batch in place of logits; None: logits.
+
+    Raises:
+        DivergedError: if they are not finite.
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     outputs = run(
@@ -44,11 +48,20 @@ def gathered_outputs(
         forward=forward,
     )
     if world == 1:
-        return required(outputs, config.data.max_unreadable)
+        return _finite(required(outputs, config.data.max_unreadable))
     gathered: list[Outputs] = gather_object([outputs])
     unreadable = tuple(line for part in gathered for line in part.unreadable)
     parts = [part for part in gathered if part.frames] or gathered[:1]
-    return required(_joined(parts, unreadable), config.data.max_unreadable)
+    return _finite(required(_joined(parts, unreadable), config.data.max_unreadable))
+
+
+def _finite(outputs: Outputs) -> Outputs:
+    """Outputs that are numbers; those of weights that have left them are not."""
+    if not torch.isfinite(outputs.logits).all():
+        raise DivergedError(
+            "what a model says of held-out or test clips must be finite, it is not; lower optim.lr"
+        )
+    return outputs
 
 
 def _joined(parts: Sequence[Outputs], unreadable: tuple[str, ...]) -> Outputs:

@@ -57,6 +57,8 @@ class Ledger:
         lengths: Sequence[int],
         patch: FreqTime | None,
         kept: Sequence[Int[Tensor, " _"]] | None,
+        *,
+        again: bool = False,
     ) -> None:
         """Count one forward and backward pass.
 
@@ -64,14 +66,15 @@ class Ledger:
             lengths: frames of each clip.
             patch: patch size; None: the model's own.
             kept: which patches of each clip are used; None: all.
+            again: whether the clips have been counted already, in another view.
         """
+        self.costs.clips += 0 if again else len(lengths)
         for i, frames in enumerate(lengths):
             key = (frames, patch, None if kept is None else len(kept[i]))
             if key not in self._known:
                 size = FreqTime(self.model.frontend.num_mels, frames)
                 self._known[key] = cost_of(self.model, size, patch=patch, kept=key[2])
             cost = self._known[key]
-            self.costs.clips += 1
             self.costs.tokens += cost.tokens
             self.costs.train_gmacs += both_ways(cost)
 

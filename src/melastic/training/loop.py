@@ -19,6 +19,7 @@ from melastic.errors import DivergedError
 from melastic.evaluation.metrics import Metrics
 from melastic.evaluation.plots import plot_curves
 from melastic.progress import bar, clock_text
+from melastic.serialize import to_json
 from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
 from melastic.training.curriculum import Curriculum
@@ -40,7 +41,7 @@ from melastic.training.setup import (
     workers_for,
 )
 from melastic.training.stage import ALONE, Stage
-from melastic.training.state import STATE, Progress, load_memory, load_state, save_state
+from melastic.training.state import STATE, Progress, Resumable, load_memory, saved_model
 from melastic.training.task import MaskedMetrics, task_of
 
 
@@ -76,7 +77,10 @@ class Trainer:
             config, self.splits.train, "reading", quiet=quiet, drawn=drawn
         )
         self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=quiet)
-        self.model = build_model(config, self.splits, training, failed, before=before, quiet=quiet)
+        resumed = saved_model(folder)
+        self.model = build_model(
+            config, self.splits, training, failed, before=before, resumed=resumed, quiet=quiet
+        )
         check_views(config, self.model, training, failed)
         self.clips = ClipDataset(
             training,
@@ -99,6 +103,7 @@ class Trainer:
         self.wrapped, self.optimizer = accelerator.prepare(
             self.trained, build_optimizer(self.trained, config.optim)
         )
+        self.saved = Resumable(self.trained, self.average, self.optimizer, accelerator.scaler)
         self.objective = self.task.objective(self.wrapped)
         if before is not None and config.passing.optimizer == "carried":
             load_memory(before, self.optimizer)
@@ -107,17 +112,11 @@ class Trainer:
 
     def _progress(self, unreadable: list[str]) -> Progress:
         """How far the run has come; weights, averages and costs are those of its saved state."""
-        begun = Progress(config=fingerprint(self.config, self.splits), unreadable=unreadable)
+        known, made_of = fingerprint(self.config, self.splits), to_json(self.model.config)
+        begun = Progress(config=known, unreadable=unreadable, made_of=made_of)
         if not (self.folder / STATE).exists():
             return begun
-        progress = load_state(
-            self.folder,
-            begun.config,
-            self.trained,
-            self.average,
-            self.optimizer,
-            self.accelerator.scaler,
-        )
+        progress = self.saved.load(self.folder, begun.config)
         self.objective.ledger.costs = Costs(**progress.costs)  # type: ignore[arg-type]
         self.objective.sums.update(progress.sums)
         return progress
@@ -161,7 +160,7 @@ class Trainer:
         title = self.stage.title(progress.epoch + 1, config.optim.epochs)
         with bar(title, quiet=not self.main) as advance:
             for clips, parts in left:
-                self._set_learning_rate()
+                self._set_learning_rate(len(steps))
                 progress.loss_sum += self._step(batches, len(parts), clips)
                 self.average.after_step(self.trained, progress.step)
                 progress.step += 1
@@ -186,11 +185,14 @@ class Trainer:
         first = self.accelerator.process_index * each
         return parts[first : first + each]
 
-    def _set_learning_rate(self) -> None:
-        """The learning rate of the step that comes."""
-        optim, each = self.config.optim, self.per_epoch
+    def _set_learning_rate(self, steps: int) -> None:
+        """The learning rate of the step that comes; epochs count alike, however many steps each."""
+        optim, each, done = self.config.optim, self.per_epoch, self.progress
+        step: float = done.step
+        if optim.steps is None:
+            step = done.epoch * each + done.step_in_epoch * each / steps
         total = optim.steps or optim.epochs * each
-        rate = learning_rate(optim, self.progress.step, total=total, per_epoch=each)
+        rate = learning_rate(optim, step, total=total, per_epoch=each)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
@@ -339,11 +341,4 @@ class Trainer:
         self.progress.costs = asdict(self.objective.ledger.costs)
         self.progress.sums = dict(self.objective.sums)
         if self.main:
-            save_state(
-                self.folder,
-                self.progress,
-                self.trained,
-                self.average,
-                self.optimizer,
-                self.accelerator.scaler,
-            )
+            self.saved.save(self.folder, self.progress)

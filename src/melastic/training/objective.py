@@ -15,6 +15,7 @@ from melastic.config import FrontendConfig, ModelConfig
 from melastic.data.loader import Batch
 from melastic.errors import InputError
 from melastic.evaluation.metrics import loss_of
+from melastic.frontend.normalize import normalised_anew
 from melastic.patches.grid import FreqTime
 from melastic.training.config import TrainConfig
 from melastic.training.curriculum import Curriculum
@@ -69,11 +70,13 @@ class Objective:
         if self.teacher is not None:
             self.ledger.add_teacher(self.teacher.config, batch.lengths)
             with torch.no_grad():
-                target = self.teacher(batch.spectrograms, hop_ms=batch.steps_ms)
+                ours, theirs = self.made_of.frontend, self.teacher.config.frontend
+                seen = [normalised_anew(clip, ours, theirs) for clip in batch.spectrograms]
+                target = self.teacher(seen, hop_ms=batch.steps_ms)
             return torch.lerp(loss, self._followed(logits, target), distill.weight)
         if patch in (None, own):
             return loss
-        target = self._logits(batch, epoch, step, own)
+        target = self._logits(batch, epoch, step, own, again=True)
         followed = torch.lerp(loss, self._followed(logits, target.detach()), distill.weight)
         return (followed + self._labelled(target, batch)) / 2
 
@@ -86,10 +89,12 @@ class Objective:
         del accelerator
         return {}
 
-    def _logits(self, batch: Batch, epoch: int, step: int, patch: FreqTime | None) -> Tensor:
+    def _logits(
+        self, batch: Batch, epoch: int, step: int, patch: FreqTime | None, *, again: bool = False
+    ) -> Tensor:
         """Logits of a batch with the tokens that the step keeps."""
         kept = self._kept(batch, epoch, step, patch)
-        self.ledger.add(batch.lengths, patch, kept)
+        self.ledger.add(batch.lengths, patch, kept, again=again)
         return self.model(batch.spectrograms, patch, batch.steps_ms, kept).float()
 
     def _labelled(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -142,12 +147,11 @@ def _teacher(name: str, student: ModelConfig) -> Classifier:
             f"distill.teacher must have the same task, {name} is {teacher.config.task} and the run "
             f"{student.task}; set model.task, or name another model"
         )
-    fields = [field.name for field in dataclasses.fields(FrontendConfig)]
-    for field in fields:
+    for field in (field.name for field in dataclasses.fields(FrontendConfig)):
         theirs, ours = (getattr(c.frontend, field) for c in (teacher.config, student))
-        if theirs != ours:
+        if theirs != ours and field not in ("mean", "std"):  # these are converted
             raise InputError(
                 f"distill.teacher must read the same spectrograms, its {field} is {theirs} and "
-                f"the run's is {ours}; start from it with model.init, which takes its front end"
+                f"the run's is {ours}; train both with the same one"
             )
     return teacher

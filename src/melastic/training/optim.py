@@ -38,12 +38,12 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
-def learning_rate(config: OptimConfig, step: int, *, total: int, per_epoch: int) -> float:
+def learning_rate(config: OptimConfig, step: float, *, total: int, per_epoch: int) -> float:
     """Learning rate of a step: a pure function, so a resumed run needs no state for it.
 
     Args:
         config: peak, warm-up and schedule.
-        step: number of the step, from 0.
+        step: number of the step, from 0, were all epochs as long as the first.
         total: steps of the run.
         per_epoch: steps of an epoch.
     """
@@ -56,7 +56,7 @@ def learning_rate(config: OptimConfig, step: int, *, total: int, per_epoch: int)
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "step":
         before = first * (total // per_epoch) / (last - first)
-        epoch = round(before) + step // per_epoch
+        epoch = round(before) + int(step // per_epoch)
         passed = sum(epoch >= milestone for milestone in config.milestones)
         return config.lr * config.decay**passed
     return config.lr

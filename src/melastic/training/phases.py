@@ -152,7 +152,8 @@ def check_phases(phases: Sequence[Phase], epochs: int, steps: int | None) -> Non
         steps: in place of these epochs; None: epochs.
 
     Raises:
-        InputError: if they are too many, of two kinds, or auto without coming from coarse to fine.
+        InputError: if they are too many, of two kinds, or auto without coming from coarse to fine,
+            or steps are given that none of them takes a part of.
     """
     open_ended = [p for p in phases if not isinstance(p.epochs, int) and p.steps is None]
     kinds = {phase.epochs for phase in open_ended}
@@ -166,6 +167,11 @@ def check_phases(phases: Sequence[Phase], epochs: int, steps: int | None) -> Non
         raise InputError(
             "phases without a number of epochs are all auto or all equal parts, got "
             f"{' '.join(map(phase_text, phases))}; write :auto at each, or at none"
+        )
+    if steps is not None and phases and not open_ended:
+        raise InputError(
+            f"optim.steps is {steps} and all phases have numbers of their own, "
+            f"{' '.join(map(phase_text, phases))}; leave optim.steps or the numbers out"
         )
     unit, most = ("epochs", epochs) if steps is None else (STEPS, steps)
     least = sum(_given(phases, unit)) + len(open_ended)

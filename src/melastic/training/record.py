@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from melastic.checkpoints.store import replacing
 from melastic.errors import InputError
+from melastic.files import replacing
 from melastic.progress import note
 from melastic.serialize import to_json
 from melastic.training.config import TrainConfig

@@ -1,5 +1,6 @@
 """Run folders: begin one, recognise one, read one."""
 
+import re
 from pathlib import Path
 
 from melastic.checkpoints.store import WEIGHTS, read_json, write_json
@@ -21,10 +22,11 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     """Refuse a folder that a run cannot begin or continue in.
 
     Raises:
-        InputError: if it holds a run already, or none where one is to be resumed.
+        InputError: if it holds a run already, or none where one is to be resumed, or a phase.
     """
     if resume:
         read_run_config(folder)
+        _check_whole(folder)
         return
     if (folder / WEIGHTS).exists():
         raise InputError(f"{folder}: holds a model; name another folder with --out")
@@ -33,6 +35,21 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         raise InputError(
             f"{folder}: holds a run already; continue it with --resume {folder}, or name another "
             "folder with --out"
+        )
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse the folder of a phase, which the run that it is part of continues."""
+    whole = folder.absolute().parent
+    number = re.fullmatch(PHASE.format(r"(\d+)"), folder.absolute().name)
+    if (
+        number
+        and (whole / CONFIG).is_file()
+        and len(read_run_config(whole).phases) >= int(number[1])
+    ):
+        raise InputError(
+            f"{folder}: a phase is continued by its run, this is phase {number[1]} of "
+            f"{folder.parent}; use --resume {folder.parent}"
         )
 
 

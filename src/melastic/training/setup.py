@@ -15,7 +15,7 @@ from melastic.architecture import frontend_config, model_config
 from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
-from melastic.config import Task
+from melastic.config import ModelConfig, Task
 from melastic.data.features import Features
 from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
@@ -80,6 +80,11 @@ def split_clips(config: TrainConfig) -> Splits:
     }
     for one, other in combinations(places, 2):
         shared = places[one] & places[other]
+        if shared and data.val_share and (one, other) == ("train", "val"):
+            raise InputError(
+                f"data.val_share holds out clips that are not trained on, {min(shared)[0]} is "
+                "listed twice; drop one of its rows"
+            )
         if shared:
             raise InputError(
                 f"data.{one} and data.{other} must not share clips, {len(shared)} are in both, "
@@ -94,11 +99,14 @@ def split_clips(config: TrainConfig) -> Splits:
         raise InputError(
             f"every label needs training clips, {sorted(unseen)[0]!r} has none; change data.train"
         )
-    several = any(len(clip.labels) > 1 for clip in clips)
-    multi = several if config.model.task == "auto" else config.model.task == "multi-label"
-    if several and not multi:
+    several = next((clip for clip in (*train, *val, *test) if len(clip.labels) > 1), None)
+    multi = config.model.task == "multi-label"
+    if config.model.task == "auto":
+        multi = several is not None
+    if several is not None and not multi:
         raise InputError(
-            "model.task is single-label and clips have several labels; use multi-label"
+            f"model.task is single-label and {several.path} has {len(several.labels)} labels; use "
+            "multi-label, or select other clips"
         )
     return Splits(train, val, test, labels, multi)
 
@@ -107,7 +115,7 @@ def hold_out(clips: Sequence[Clip], config: TrainConfig) -> tuple[list[Clip], li
     """Share clips out at random, label by label: (to train on, held out).
 
     Each label, or combination of labels, has its share to the nearest whole clip below or above, so
-    that all of them together have theirs.
+    that all of them together have theirs as far as each label keeps a clip to be trained on.
 
     Args:
         clips: that a run trains on or holds out.
@@ -129,10 +137,19 @@ def hold_out(clips: Sequence[Clip], config: TrainConfig) -> tuple[list[Clip], li
             f"data.val_share holds clips out, {share:g} of {len(clips)} is less than one; raise it "
             "or leave it out"
         )
+    owners: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for combination in groups:
+        for label in combination:
+            owners[label].append(combination)
+    most = {  # a clip of each label stays to be trained on
+        combination: len(members) - any(len(owners[label]) == 1 for label in combination)
+        for combination, members in groups.items()
+    }
     names = list(wanted)  # equal remainders are no reason to prefer what a manifest names first
     drawn = torch.randperm(len(names), generator=generator(seed, "hold out")).tolist()
     names = [names[i] for i in drawn]
-    remainders = sorted(names, key=lambda labels: count[labels] - wanted[labels])
+    able = [labels for labels in names if count[labels] < most[labels]]
+    remainders = sorted(able, key=lambda labels: count[labels] - wanted[labels])
     for labels in remainders[: total - sum(count.values())]:
         count[labels] += 1
     held: set[int] = set()
@@ -154,6 +171,7 @@ def build_model(
     left_out: Collection[int],
     *,
     before: Path | None = None,
+    resumed: ModelConfig | None = None,
     quiet: bool,
 ) -> Classifier:
     """The model of a run: random weights that its seed gives, or those of a trained model.
@@ -164,11 +182,14 @@ def build_model(
         features: of its training clips.
         left_out: clips that cannot be read.
         before: run of the phase before; None: this is the first.
+        resumed: configuration of the model whose weights are read later; None: the run begins.
         quiet: whether to keep silent.
 
     Raises:
         InputError: if there is no such preset, or the trained model does not fit.
     """
+    if resumed is not None:
+        return Classifier(resumed)
     if config.model.preset not in PRESETS:
         raise unknown_name("model", config.model.preset, PRESETS)
     task: Task = "multi-label" if splits.multi_label else "single-label"
@@ -250,7 +271,7 @@ def read_features(
         drawn: whether spectrograms are needed at several time resolutions.
 
     Raises:
-        InputError: if more clips than allowed cannot be read.
+        InputError: if more clips than allowed cannot be read, or none can.
     """
     features = Features(
         clips,
@@ -263,6 +284,9 @@ def read_features(
         failed = features.fill(max_unreadable=config.data.max_unreadable, on_clip=advance)
     for reason in failed.values():
         note(f"left out: {reason}", quiet=quiet)
+    if clips and len(failed) == len(clips):
+        reason = next(iter(failed.values()))
+        raise InputError(f"{reason} ({title}: none can be read; mend the manifest)")
     return features, failed
 
 

@@ -3,13 +3,17 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from melastic.checkpoints.store import replacing, write_tensors
+from melastic.checkpoints.store import write_tensors
+from melastic.config import ModelConfig
 from melastic.errors import InputError
+from melastic.files import replacing
+from melastic.serialize import from_json
 from melastic.training.optim import WeightAverage
 
 STATE = Path("state") / "state.safetensors"
@@ -48,68 +52,83 @@ class Progress:
     """What else was measured in them, added up."""
     config: str = ""
     """Fingerprint of the configuration."""
+    made_of: Any = None
+    """The model's configuration as JSON has it, which another model may have given parts of."""
 
 
-def save_state(
-    folder: Path,
-    progress: Progress,
-    model: nn.Module,
-    average: WeightAverage,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler | None,
-) -> None:
-    """Write the state of a run; a process that dies meanwhile leaves the previous one."""
-    progress.average_count = average.count
-    tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
-    tensors |= {f"average/{name}": p for name, p in average.weights.items()}
-    for index, entry in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": value for key, value in entry.items()}
-    tensors["rng"] = torch.get_rng_state()
-    metadata = {
-        "progress": json.dumps(asdict(progress)),
-        "scaler": json.dumps(scaler.state_dict() if scaler else {}),
-    }
-    copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-    with replacing(folder / STATE) as part:
-        write_tensors(copies, part, metadata, name=folder / STATE)
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """What a run's state is saved of, and read back into."""
+
+    model: nn.Module
+    average: WeightAverage
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+
+    def save(self, folder: Path, progress: Progress) -> None:
+        """Write the state of a run; a process that dies meanwhile leaves the previous one.
+
+        Args:
+            folder: of the run.
+            progress: how far it has come.
+        """
+        progress.average_count = self.average.count
+        tensors = {f"model/{name}": p.detach() for name, p in self.model.named_parameters()}
+        tensors |= {f"average/{name}": p for name, p in self.average.weights.items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in entry.items()}
+        tensors["rng"] = torch.get_rng_state()
+        metadata = {
+            "progress": json.dumps(asdict(progress)),
+            "scaler": json.dumps(self.scaler.state_dict() if self.scaler else {}),
+        }
+        copies = {name: value.to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+        with replacing(folder / STATE) as part:
+            write_tensors(copies, part, metadata, name=folder / STATE)
+
+    def load(self, folder: Path, config: str) -> Progress:
+        """Continue from a saved state.
+
+        Args:
+            folder: of the run.
+            config: fingerprint of its settings and clips.
+
+        Raises:
+            InputError: if it is damaged, or belongs to another configuration.
+        """
+        metadata, tensors = _read(folder / STATE)
+        progress = Progress(**json.loads(metadata["progress"]))
+        if progress.config != config:
+            raise InputError(
+                f"{folder}: the saved state belongs to another configuration or other clips; a run "
+                "is resumed with the settings and the manifest that it was started with"
+            )
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(tensors[f"model/{name}"])
+        self.average.load(_below("average/", tensors))
+        self.average.count = progress.average_count
+        _load_optimizer(self.optimizer, _below("optimizer/", tensors))
+        if self.scaler:
+            self.scaler.load_state_dict(json.loads(metadata["scaler"]))
+        torch.set_rng_state(tensors["rng"])
+        return progress
 
 
-def load_state(
-    folder: Path,
-    config: str,
-    model: nn.Module,
-    average: WeightAverage,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler | None,
-) -> Progress:
-    """Continue from a saved state.
+def saved_model(folder: Path) -> ModelConfig | None:
+    """The configuration of the model of a saved state; None: there is no state, or it lacks it.
+
+    Args:
+        folder: of the run.
 
     Raises:
-        InputError: if it is damaged, or belongs to another configuration.
+        InputError: if the state is damaged.
     """
     path = folder / STATE
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged ({str(error).strip()}); start the run anew") from None
-    progress = Progress(**json.loads(metadata["progress"]))
-    if progress.config != config:
-        raise InputError(
-            f"{folder}: the saved state belongs to another configuration or other clips; a run is "
-            "resumed with the settings and the manifest that it was started with"
-        )
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model/{name}"])
-    average.load(_below("average/", tensors))
-    average.count = progress.average_count
-    _load_optimizer(optimizer, _below("optimizer/", tensors))
-    if scaler:
-        scaler.load_state_dict(json.loads(metadata["scaler"]))
-    torch.set_rng_state(tensors["rng"])
-    return progress
+    if not path.exists():
+        return None
+    made_of = json.loads(_read(path, weights=False)[0]["progress"]).get("made_of")
+    return None if made_of is None else from_json(ModelConfig, made_of, str(path))
 
 
 def load_memory(folder: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -130,6 +149,16 @@ def load_memory(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         == tensors[name.split("/")[0] + "/exp_avg"].shape
     }
     _load_optimizer(optimizer, fitting)
+
+
+def _read(path: Path, *, weights: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What is written beside the tensors of a saved state, and these unless told otherwise."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys()) if weights else []
+            return file.metadata(), {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged ({str(error).strip()}); start the run anew") from None
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
