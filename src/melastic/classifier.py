@@ -68,7 +68,7 @@ class Classifier(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that training changes."""
+        """Numbers that the model has: weights and biases, frozen ones too."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(

@@ -1,6 +1,7 @@
 """What a classifier is called with: one form of it, after everything that could be wrong."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,7 @@ def checked(
     Args:
         spectrograms: of all clips.
         num_mels: mel bins that each must have.
-        dtype: number format of the weights; under autocast others will do.
+        dtype: number format of the weights; under autocast others of at most 32 bits will do.
 
     Raises:
         InputError: if there are none, or one has another shape or, on a CPU, is not finite: a
@@ -32,6 +33,13 @@ def checked(
     clips = list(spectrograms)
     if not clips:
         raise InputError("a batch needs at least one spectrogram, got none")
+    if torch.compiler.is_exporting() and any(
+        isinstance(size, torch.SymInt) for size in (len(spectrograms), *clips[0].shape)
+    ):
+        raise InputError(
+            "a model is exported for one number of clips and frames, got a free one; leave "
+            "dynamic_shapes out"
+        )
     for i, clip in enumerate(clips):
         if not isinstance(clip, Tensor) or not clip.is_floating_point():
             kind = clip.dtype if isinstance(clip, Tensor) else type(clip).__name__
@@ -44,7 +52,8 @@ def checked(
                 f"spectrogram {i} must have the shape ({num_mels} mel bins, frames), got "
                 f"{tuple(clip.shape)}; use melastic.log_mel or model.spectrogram"
             )
-        if clip.dtype != dtype and not torch.is_autocast_enabled(clip.device.type):
+        casts = torch.is_autocast_enabled(clip.device.type) and clip.dtype != torch.float64
+        if clip.dtype != dtype and not casts:
             raise InputError(
                 f"spectrogram {i} must have the number format of the weights, {dtype}, got "
                 f"{clip.dtype}; use spectrogram.to({dtype})"
@@ -77,7 +86,8 @@ def one_hop_each(hop_ms: Hops, clips: int, own_ms: float) -> list[float]:
     """
     if hop_ms is None:
         return [own_ms] * clips
-    hops = list(hop_ms) if isinstance(hop_ms, Sequence) else [hop_ms] * clips
+    given: Any = hop_ms.tolist() if hasattr(hop_ms, "tolist") else hop_ms
+    hops = list(given) if isinstance(given, list | tuple) else [given] * clips
     if len(hops) != clips:
         raise InputError(f"hop_ms is one number or one for each of {clips} clips, got {hops}")
     for hop in hops:

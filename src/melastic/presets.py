@@ -2,13 +2,14 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from melastic.architecture import Architecture, model_config
 from melastic.classifier import Classifier
 from melastic.errors import InputError, unknown_name
+from melastic.serialize import from_json, plain, to_json
 
 SIZES = {
     "nano": Architecture(dim=128, depth=6, num_heads=2),
@@ -98,7 +99,7 @@ WINDOWS = {
     "htsat-nano": htsat(48, (1, 1, 2, 1), 2),
     "htsat-tiny": htsat(96, (2, 2, 6, 2), 4),
 }
-"""HTS-AT as published, 31 million parameters, and a small one."""
+"""HTS-AT as published, 30 million parameters, and a small one."""
 
 PRESETS = {
     f"{family}-{size}": change(base)
@@ -130,28 +131,32 @@ def create_model(name: str, *, num_classes: int | None = None, **overrides: Any)
     Raises:
         InputError: if the name or an override is unknown, or sizes do not fit.
     """
-    labels = overrides.pop("labels", None)
-    if labels is None:
-        if num_classes is None or num_classes < 1:
-            raise InputError(f"num_classes must be at least 1, got {num_classes}; try 10")
+    overrides = {name: plain(value) for name, value in overrides.items()}
+    num_classes, given = plain(num_classes), overrides.pop("labels", None)
+    if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
+        raise InputError(f"labels are names in a sequence, got {given!r}; try ('dog', 'cat')")
+    labels = () if given is None else tuple(given)
+    if not all(isinstance(label, str) for label in labels):
+        raise InputError(f"labels are names in a sequence, got {given!r}; try ('dog', 'cat')")
+    if given is None:
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise InputError(f"num_classes must be at least 1, got {num_classes!r}; try 10")
         labels = tuple(str(i) for i in range(num_classes))
-    elif isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"labels are names in a sequence, got {labels!r}; try ('dog', 'cat')")
     elif num_classes not in (None, len(labels)):
-        raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels")
+        raise InputError(
+            f"num_classes is {num_classes} and there are {len(labels)} labels; leave it out"
+        )
     task = overrides.pop("task", "single-label")
     statistics = {k: overrides.pop(k) for k in ("mean", "std", "fixed_frames") if k in overrides}
     architecture = architecture_of(name, **overrides)
-    return Classifier(
-        model_config(architecture, name=name, labels=tuple(labels), task=task, **statistics)
-    )
+    return Classifier(model_config(architecture, name=name, labels=labels, task=task, **statistics))
 
 
 def architecture_of(name: str, **overrides: Any) -> Architecture:
     """A preset with some fields changed.
 
     Raises:
-        InputError: if the preset or a field is unknown.
+        InputError: if the preset or a field is unknown, or a value is of another type.
     """
     if name not in PRESETS:
         raise unknown_name("model", name, PRESETS)
@@ -159,4 +164,5 @@ def architecture_of(name: str, **overrides: Any) -> Architecture:
     for key in overrides:
         if key not in fields:
             raise unknown_name("override", key, fields)
-    return replace(PRESETS[name], **overrides)
+    changed = replace(PRESETS[name], **overrides)
+    return from_json(Architecture, to_json(changed), name) if overrides else changed

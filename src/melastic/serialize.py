@@ -39,6 +39,16 @@ def to_json(value: Any, hint: Any = None) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def plain(value: Any) -> Any:
+    """A number of numpy's or torch's as Python's own; all else as it is.
+
+    Args:
+        value: any.
+    """
+    single = hasattr(value, "item") and getattr(value, "ndim", None) == 0
+    return value.item() if single else value
+
+
 def from_json(kind: type[T], data: Any, where: str = "") -> T:
     """Build a dataclass from parsed JSON.
 

@@ -1,6 +1,8 @@
 """Official weights give official logits."""
 
 import dataclasses
+import inspect
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import melastic
+from melastic.checkpoints.convert.common import read_labels
 from melastic.config import MeanPooling
+from melastic.errors import InputError
 from tests.oracles.ast import ast_logits, image_positions
 from tests.oracles.fill import spectrogram
 from tests.oracles.official import (
@@ -217,6 +221,21 @@ def test_image_positions_are_cropped_or_interpolated_axis_by_axis(side, freq, ti
     table = torch.randn(side, side, 3)
     fitted = fit_positions(table, melastic.FreqTime(freq, time))
     assert_close(fitted, image_positions(table, freq, time), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [{1: "b", 0: "a"}, ["a", "b"], ("a", "b")])
+def test_labels_are_a_list_or_a_dict_by_number(labels):
+    model = melastic.from_official(vit_state(), origin="vit", labels=labels, num_heads=3)
+    assert model.labels == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "labels", [{0: "a", 2: "b"}, [0, 1], (name for name in "ab"), {"a": "b"}, "ab"]
+)
+def test_labels_that_are_no_names_are_refused(labels):
+    facts = SimpleNamespace(labels=labels, num_classes=None)
+    with pytest.raises(InputError, match="labels are a list of names, or a dict"):
+        inspect.unwrap(read_labels)(facts, 2)
 
 
 def test_a_vit_of_one_colour_and_another_stride_is_accepted():

@@ -7,6 +7,7 @@ import torch
 
 import melastic
 from melastic.checkpoints.convert import ORIGINS, facts_of
+from melastic.checkpoints.convert.files import read_class_names
 from melastic.errors import InputError
 from tests.oracles.official import (
     UNCHECKED,
@@ -196,3 +197,10 @@ def assert_refused(words, state, **facts):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("rows", ["0,a\n1\n2,c", "0,a\n1,\n2,c", "0,a\n1,  \n2,c"])
+def test_a_class_without_a_name_is_named(tmp_path, rows):
+    (tmp_path / "names.csv").write_text(f"index,display_name\n{rows}\n")
+    with pytest.raises(InputError, match="row 2 below the header has no display_name"):
+        read_class_names(tmp_path / "names.csv")

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import melastic
+from melastic.errors import InputError
 from melastic.frontend.config import SlaneyMel
+from melastic.frontend.fbank import frame_sizes
 from melastic.frontend.slaney import slaney_log_mel
 from melastic.patches.batch import Layout
 from melastic.scan.selective import scan_kernel
@@ -115,3 +117,24 @@ def test_a_model_can_be_traced_and_is_unharmed_by_it(kind):
     found = model(clips)
     assert type(found) is torch.Tensor
     torch.testing.assert_close(traced(clips), found, atol=1e-5, rtol=0)
+
+
+def test_a_format_that_autocast_leaves_alone_is_refused_there_too():
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="use spectrogram"):
+        small("mean")([torch.randn(MELS, 40, dtype=torch.float64)])
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
+def test_a_whole_number_of_samples_is_that_many_however_milliseconds_are_rounded(rate):
+    for hop in range(1, 2049):
+        for hop_ms in (hop / rate * 1000, hop * 1000 / rate):
+            assert frame_sizes(rate, hop_ms=hop_ms, window_ms=25.0)[1] == hop
+
+
+def test_a_free_length_is_refused_where_a_model_is_exported():
+    from torch.export import Dim, export
+
+    model, clips = small("mean").eval(), torch.randn(1, MELS, 40)
+    assert torch.equal(export(model, (clips,), strict=False).module()(clips), model(clips))
+    with pytest.raises(InputError, match="leave dynamic_shapes out"):
+        export(model, (clips,), dynamic_shapes=({2: Dim.AUTO},), strict=False)

@@ -3,12 +3,14 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from melastic.errors import InputError
+from melastic.inputs import one_hop_each
 from melastic.patches.batch import Layout, TokenBatch, keep_tokens
 from melastic.patches.grid import FreqTime
 from tests.models import MELS, MODELS, mamba, small
@@ -153,6 +155,22 @@ def test_a_token_that_is_not_kept_has_no_influence():
 def test_kept_names_patches_that_exist(kept):
     with pytest.raises(ValueError, match="kept must name"):
         small()([torch.randn(MELS, 48)], kept=[torch.tensor(k, dtype=torch.long) for k in kept])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32])
+def test_kept_patches_may_be_numbered_in_any_whole_format(dtype):
+    model, clips = small(), clips_of([40, 17])
+    kept = [torch.tensor([0, 2]), torch.tensor([1])]
+    found = model(clips, kept=[index.to(dtype) for index in kept])
+    assert torch.equal(found, model(clips, kept=kept))
+
+
+def test_frame_shifts_may_be_a_tensor_or_an_array():
+    each = inspect.unwrap(one_hop_each)
+    for hops in (torch.tensor([10.0, 20.0]), np.array([10.0, 20.0]), (10.0, 20.0)):
+        assert each(hops, 2, 5.0) == [10.0, 20.0]
+    for hop in (torch.tensor(10.0), np.float32(10.0), 10):
+        assert each(hop, 2, 5.0) == [10.0, 10.0]
 
 
 def test_a_mask_is_not_taken_for_numbers():

@@ -26,9 +26,9 @@ from melastic.patches.resize import resize_kernel
 def transfer(source: Classifier, target: Classifier, *, leave: Collection[str] = ()) -> list[str]:
     """Give a new model the weights of a trained one.
 
-    Kernel and positions are fitted to the new patch size, hop and grid; pooling and head are taken
-    over where they are of the same kind and for the same labels; a model without a head was trained
-    without its pooling.
+    Kernel and positions are fitted to the new patch size, hop and grid; a pooling's own weights are
+    taken over where it is of the same kind, the head where it is for the same labels, whatever the
+    pooling; a model without a head was trained without its pooling.
 
     Args:
         source: the trained model; unchanged.

@@ -1,5 +1,6 @@
 """How a waveform becomes a spectrogram. Each default stands here once, with its unit."""
 
+import math
 from dataclasses import dataclass
 
 from melastic.errors import InputError
@@ -70,6 +71,14 @@ class FrontendConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that give no spectrogram."""
+        for name in ("sample_rate", "num_mels", "fixed_frames"):
+            value = getattr(self, name)
+            if not isinstance(value, int | None) or isinstance(value, bool):
+                raise InputError(f"{name} is a whole number, got {value!r}; try 128")
+        for name in ("hop_ms", "window_ms", "mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"{name} is a finite number, got {value!r}; try 10")
         for name in ("sample_rate", "num_mels", "hop_ms", "window_ms", "std"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")

@@ -25,6 +25,8 @@ FLOAT32_RANGE = 1e-8
 """Frames whose quietest frequencies lie this far below their loudest mel bin need float64."""
 MELS_AT_ONCE = 16
 """Mel bins per product: neighbouring filters share a narrow band of frequencies."""
+_ROUNDING = 1e-6
+"""Samples by which a product with milliseconds may fall short of a whole number of them."""
 
 
 class _Filters(NamedTuple):
@@ -114,7 +116,7 @@ def frame_sizes(sample_rate: int, *, hop_ms: float, window_ms: float) -> tuple[i
         raise InputError(f"sample_rate must be positive, got {sample_rate} Hz; try 16000")
     if not max(abs(hop_ms), abs(window_ms)) < math.inf:
         raise InputError(f"hop_ms and window_ms are finite, got {hop_ms} and {window_ms}; try 10")
-    window, hop = int(sample_rate * window_ms / 1000), int(sample_rate * hop_ms / 1000)
+    window, hop = (int(sample_rate * ms / 1000 + _ROUNDING) for ms in (window_ms, hop_ms))
     if window < 2:
         raise InputError(
             f"window_ms must span at least 2 samples, got {window_ms:g} ms at {sample_rate} Hz; "

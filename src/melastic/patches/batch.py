@@ -133,8 +133,9 @@ def keep_tokens(
         raise InputError(f"kept must name the patches of {len(order)} clips, got {len(kept)}")
     first, chosen = 0, []
     for length, clip in zip(batch.layout.lengths, order, strict=True):
-        index = kept[clip]
+        index = torch.as_tensor(kept[clip])
         counted = not (index.is_floating_point() or index.dtype == torch.bool)
+        index = index.long()
         inside = len(index) and 0 <= int(index.min()) <= int(index.max()) < length
         if not (counted and inside and len(index.unique()) == len(index)):
             raise InputError(

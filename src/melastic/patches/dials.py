@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from melastic.errors import InputError
@@ -37,9 +38,9 @@ class Pooling:
 
 def check_hop(hop_ms: float) -> None:
     """Refuse a frame shift that is not a positive number of milliseconds."""
-    if not 0 < hop_ms <= LONGEST_S * 1000:
+    if not isinstance(hop_ms, Real) or not 0 < hop_ms <= LONGEST_S * 1000:
         raise InputError(
-            f"a hop, a day at most, is a positive number of milliseconds, got {hop_ms}; try 10"
+            f"a hop, a day at most, is a positive number of milliseconds, got {hop_ms!r}; try 10"
         )
 
 

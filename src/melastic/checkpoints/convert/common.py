@@ -1,7 +1,8 @@
 """What the converters share: facts that no file holds, and the making of the classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ FRONTEND = FrontendConfig()
 class Facts:
     """What official files hold nothing about, whatever their origin."""
 
-    labels: Sequence[str] | None = None
-    """Name of each class, in the order of the logits; None: "0", "1", …"""
+    labels: Sequence[str] | Mapping[int, str] | None = None
+    """Name of each class, in the order of the logits or by number; None: "0", "1", …"""
     num_classes: int | None = None
     """Number of classes; where the file has a head it must agree."""
     task: str = "single-label"
@@ -53,10 +54,16 @@ def read_labels(facts: Facts, classes: int | None) -> tuple[str, ...]:
     Raises:
         InputError: if names, counts and head disagree, or there is neither.
     """
-    if isinstance(facts.labels, str):
-        raise InputError(f"labels are a list of names, got the text {facts.labels!r}; give a list")
+    names: Any = facts.labels
+    if isinstance(names, Mapping) and set(names) == set(range(len(names))):
+        names = [names[i] for i in range(len(names))]
+    whole = names is None or (isinstance(names, Sequence) and not isinstance(names, str))
+    if not whole or not all(isinstance(name, str) for name in names or ()):
+        raise InputError(
+            f"labels are a list of names, or a dict of them by number, got {names!r}; give a list"
+        )
     counts = {
-        "labels": None if facts.labels is None else len(facts.labels),
+        "labels": None if names is None else len(names),
         "num_classes": facts.num_classes,
         "the head": classes,
     }
@@ -66,9 +73,9 @@ def read_labels(facts: Facts, classes: int | None) -> tuple[str, ...]:
     if len(set(given.values())) > 1:
         said = ", ".join(f"{who}: {count}" for who, count in given.items())
         raise InputError(f"all must agree on the number of classes, got {said}; correct the facts")
-    if facts.labels is None:
+    if names is None:
         return tuple(str(i) for i in range(next(iter(given.values()))))
-    return tuple(facts.labels)
+    return tuple(names)
 
 
 def read_frontend(facts: Facts, num_mels: int, fixed_frames: int | None) -> FrontendConfig:

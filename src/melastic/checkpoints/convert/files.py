@@ -100,6 +100,9 @@ def _named_column(lines: list[str], path: Path) -> list[str]:
             f"{path}: a CSV file of class names has a column {', '.join(NAME_COLUMNS)}, got "
             f"{', '.join(header)}; write one name on each line of a .txt file instead"
         )
+    for number, row in enumerate(rows, 1):
+        if not (row[column] or "").strip():
+            raise InputError(f"{path}: row {number} below the header has no {column}; name it")
     if "index" not in header:
         return [row[column] for row in rows]
     numbers = [row["index"] for row in rows]
