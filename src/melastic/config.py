@@ -1,5 +1,6 @@
 """What a classifier is made of. Each default stands here once, with its unit."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -76,7 +77,7 @@ class ClassTokenPooling:
         if self.tokens not in wanted:
             raise InputError(
                 f"class tokens whose place is {self.place!r} number {' or '.join(map(str, wanted))}"
-                f", got {self.tokens}"
+                f", got {self.tokens}; choose another place or pooling"
             )
 
     @property
@@ -206,8 +207,8 @@ class ModelConfig:
             )
         self._check_fold()
         if len(set(self.labels)) < len(self.labels):
-            twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
-            raise InputError(f"labels must differ, {', '.join(twice[:3])} is there twice")
+            twice = sorted(label for label, n in Counter(self.labels).items() if n > 1)
+            raise InputError(f"labels must differ, {twice[0]} is there twice; rename one")
 
     def _check_fold(self) -> None:
         """Refuse folded spectrograms where no encoder attends in windows of them."""

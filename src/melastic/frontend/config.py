@@ -81,6 +81,6 @@ class FrontendConfig:
                 raise InputError(f"{name} is a finite number, got {value!r}; try 10")
         for name in ("sample_rate", "num_mels", "hop_ms", "window_ms", "std"):
             if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}; raise it")
         if self.fixed_frames is not None and self.fixed_frames < 1:
             raise InputError(f"fixed_frames is at least 1, got {self.fixed_frames}; None keeps all")

@@ -55,7 +55,8 @@ class DataConfig:
     cache_mb: int = 4000
     """Most memory for spectrograms that are kept (MB)."""
     max_unreadable: int = 0
-    """Clips that may turn out unreadable before the run stops; they are listed and left out."""
+    """Clips to train on, held out, and to test on, of each, that may turn out unreadable before the
+    run stops; they are listed and left out."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""

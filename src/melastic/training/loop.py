@@ -315,7 +315,9 @@ class Trainer:
         if self.main:
             plot_curves(read_metrics(self.folder), self.folder / CURVES)
         if self.progress.unreadable:
-            self.record.note(f"{len(self.progress.unreadable)} unreadable clips were left out")
+            self.record.note(
+                f"{len(self.progress.unreadable)} unreadable training clips were left out"
+            )
         self.record.note(f"model and records are in {self.folder}")
         self.accelerator.wait_for_everyone()
         return load_folder(self.folder / MODEL)
