@@ -241,7 +241,7 @@ def test_an_unreadable_clip_stops_the_run_unless_it_is_allowed(tones, tmp_path, 
     train(replace(config, data=replace(config.data, max_unreadable=1)), tmp_path / "lenient")
     said = capfd.readouterr().err
     assert "left out" in said
-    assert "1 unreadable clips were left out" in said
+    assert "1 unreadable training clips were left out" in said
     assert len(read_manifest(manifest)) == 31
     cropped = replace(config.model.architecture, remainder="crop")
     config = replace(config, model=replace(config.model, architecture=cropped))
@@ -261,4 +261,4 @@ def test_a_clip_whose_body_is_broken_stops_the_run_unless_it_is_allowed(tones, t
     with pytest.raises(InputError, match=r"body\.flac"):
         train(replace(config, data=uncached), tmp_path / "strict")
     train(replace(config, data=replace(uncached, max_unreadable=1)), tmp_path / "lenient")
-    assert "1 unreadable clips were left out" in capfd.readouterr().err
+    assert "1 unreadable training clips were left out" in capfd.readouterr().err

@@ -103,7 +103,7 @@ def test_an_unreadable_clip_is_counted_where_clips_are_read_while_training(tones
     manifest.write_text(tones.read_text() + "cut.wav,low,train\n")
     config = with_parts(settings(manifest, epochs=1), data={"cache_mb": 0, "max_unreadable": 1})
     train(config, tmp_path / "lenient")
-    assert "1 unreadable clips were left out" in capfd.readouterr().err
+    assert "1 unreadable training clips were left out" in capfd.readouterr().err
     with pytest.raises(InputError, match=r"cut\.wav.*1 unreadable, 0 allowed"):
         train(with_parts(config, data={"max_unreadable": 0}), tmp_path / "strict")
 
