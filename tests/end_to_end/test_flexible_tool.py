@@ -10,6 +10,8 @@ from melastic.training.run_folder import read_run_config
 from tests.end_to_end.shell import TINY, tool_of
 from tests.evaluation.test_plots import is_drawn
 
+HALF = ("--distill.weight", "0.5")
+
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
@@ -19,6 +21,7 @@ def tool(monkeypatch, tmp_path):
     family = found.Family(
         models={"fixed": small},
         started={"many": ("fixed", (*small, "--draws.patches", "16x4", "16x8"))},
+        taught={"pupil": (small, ("sounds", *TINY, "--optim.epochs", "1", *HALF))},
         dials={"patch": ("16x4", "16x8"), "keep": ("0.5", "1")},
         own=View(patch=16, hop_ms=10.0),
         whole=("many",),
@@ -38,15 +41,16 @@ def test_a_started_model_brings_its_start_and_each_model_is_read_at_each_setting
         return (tmp_path / "docs" / "flexible" / "small.md").read_text()
 
     own = ("--settings", "--optim.lr", "1e-3")
-    page = run("--models", "many", *own)
-    assert "--family small --models fixed many --seeds 0 --settings --optim.lr 1e-3" in page
-    assert page.count("| fixed |") == page.count("| many |") == 2
+    page = run("--models", "many", "pupil", *own)
+    assert "--family small --models fixed many pupil --seeds 0 --settings --optim.lr 1e-3" in page
+    assert [page.count(f"| {name} |") for name in ("fixed", "many", "pupil")] == [2, 2, 2]
+    assert "pupil learns half from the scores of `melastic train sounds" in page
     assert is_drawn(tmp_path / "docs" / "flexible" / "small-patch.png")
     kept = tmp_path / "docs" / "flexible" / "small"
     clips = list(csv.DictReader(tones.read_text().splitlines()))
     tested = sum(clip["split"] == "test" for clip in clips)
     assert 0 < tested < len(clips)
-    for name in ("fixed", "many"):
+    for name in ("fixed", "many", "pupil"):
         rows = list(csv.DictReader((kept / f"{name}-patch-0.csv").read_text().splitlines()))
         assert [row["patch_freq"] + "x" + row["patch_time"] for row in rows] == ["16x4", "16x8"]
         assert {int(row["clips"]) for row in rows} == {tested}
@@ -55,7 +59,7 @@ def test_a_started_model_brings_its_start_and_each_model_is_read_at_each_setting
     assert run(*own) == page, "nothing is made again"
     with pytest.raises(SystemExit, match="another name"):
         run("--models", "many")
-    with pytest.raises(SystemExit, match="no model 'none' among fixed, many"):
+    with pytest.raises(SystemExit, match="no model 'none' among fixed, many, pupil"):
         run("--models", "none")
 
 

@@ -41,7 +41,7 @@ from melastic.training.setup import (
     workers_for,
 )
 from melastic.training.stage import ALONE, Stage
-from melastic.training.state import STATE, Progress, Resumable, load_memory, saved_model
+from melastic.training.state import STATE, Progress, Resumable, load_memory
 from melastic.training.task import MaskedMetrics, task_of
 
 
@@ -77,9 +77,8 @@ class Trainer:
             config, self.splits.train, "reading", quiet=quiet, drawn=drawn
         )
         self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=quiet)
-        resumed = saved_model(folder)
         self.model = build_model(
-            config, self.splits, training, failed, before=before, resumed=resumed, quiet=quiet
+            config, self.splits, training, failed, folder=folder, before=before, quiet=quiet
         )
         check_views(config, self.model, training, failed)
         self.clips = ClipDataset(

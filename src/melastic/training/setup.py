@@ -15,7 +15,7 @@ from melastic.architecture import frontend_config, model_config
 from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
-from melastic.config import ModelConfig, Task
+from melastic.config import Task
 from melastic.data.features import Features
 from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
@@ -32,6 +32,7 @@ from melastic.progress import bar, note
 from melastic.randomness import generator
 from melastic.training.config import PretrainConfig, TrainConfig
 from melastic.training.settings import told
+from melastic.training.state import saved_model
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ def build_model(
     features: Features,
     left_out: Collection[int],
     *,
+    folder: Path | None = None,
     before: Path | None = None,
-    resumed: ModelConfig | None = None,
     quiet: bool,
 ) -> Classifier:
     """The model of a run: random weights that its seed gives, or those of a trained model.
@@ -181,13 +182,14 @@ def build_model(
         splits: its clips.
         features: of its training clips.
         left_out: clips that cannot be read.
+        folder: of the run; where it has a saved state, that fills the model. None: there is none.
         before: run of the phase before; None: this is the first.
-        resumed: configuration of the model whose weights are read later; None: the run begins.
         quiet: whether to keep silent.
 
     Raises:
         InputError: if there is no such preset, or the trained model does not fit.
     """
+    resumed = None if folder is None else saved_model(folder)
     if resumed is not None:
         return Classifier(resumed)
     if config.model.preset not in PRESETS:
