@@ -32,7 +32,7 @@ RECIPES = {
 """Its data set, every how many clips of it are heard, and the epochs that a run has."""
 PRESETS = [f"{count}-{operator}" for operator, count in product(OPERATORS, ("2-phase", "3-phase"))]
 FULL = phase_text(Phase())
-ROUNDS = 7
+ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
