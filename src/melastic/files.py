@@ -47,6 +47,8 @@ def _clear_away(path: Path) -> None:
 
 def _is_alive(pid: int) -> bool:
     """Whether there is a process of that number, as far as this machine knows."""
+    if os.name == "nt":  # there the signal 0 is an interrupt
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

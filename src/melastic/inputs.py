@@ -87,7 +87,8 @@ def one_hop_each(hop_ms: Hops, clips: int, own_ms: float) -> list[float]:
     if hop_ms is None:
         return [own_ms] * clips
     given: Any = hop_ms.tolist() if hasattr(hop_ms, "tolist") else hop_ms
-    hops = list(given) if isinstance(given, list | tuple) else [given] * clips
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    hops = list(given) if several else [given] * clips
     if len(hops) != clips:
         raise InputError(f"hop_ms is one number or one for each of {clips} clips, got {hops}")
     for hop in hops:

@@ -27,7 +27,7 @@ from melastic.training.phases import phase_of
 from melastic.training.run_folder import read_run_config
 from melastic.training.settings import pretraining_of
 from tests.models import MELS, mamba, small, windows
-from tests.training.test_resume import same, settings, weights
+from tests.training.test_resume import same, settings, stop_after, weights
 from tests.training.test_two_processes import launch, rows
 
 
@@ -85,19 +85,7 @@ def test_a_pretraining_that_is_stopped_resumes_to_the_same_weights_and_records(
 ):
     config = hiding(unlabelled, optim=replace(settings(unlabelled).optim, average=average))
     train(config, tmp_path / "whole")
-    step, count = Trainer._step, 0
-
-    def stopping(self, *args):
-        nonlocal count
-        count += 1
-        if count > 4:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "stopped")
+    stop_after(4, config, tmp_path / "stopped", monkeypatch)
     train(config, tmp_path / "stopped", resume=True)
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
     timed = ("clips_per_s", "elapsed_s", "data_s", "compute_s", "peak_mb")

@@ -59,6 +59,23 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+def stop_after(steps, config, folder, monkeypatch):
+    """Train so many steps, and stop as a user would."""
+    step, count = Trainer._step, 0
+
+    def stopping(self, *args):
+        nonlocal count
+        count += 1
+        if count > steps:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, folder)
+
+
 @pytest.mark.parametrize("average", ["ema", "tail", "none"])
 def test_a_run_that_stops_at_any_step_and_resumes_ends_with_the_same_weights(
     tones, tmp_path, monkeypatch, average
@@ -67,20 +84,8 @@ def test_a_run_that_stops_at_any_step_and_resumes_ends_with_the_same_weights(
     train(config, tmp_path / "whole")
     steps = last_step(tmp_path / "whole")
     for stop in (1, steps // 2, steps - 1):
-        folder, count = tmp_path / f"stopped{stop}", 0
-        step = Trainer._step
-
-        def stopping(self, *args, stop=stop, step=step):
-            nonlocal count
-            count += 1
-            if count > stop:
-                raise KeyboardInterrupt
-            return step(self, *args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_step", stopping)
-            with pytest.raises(KeyboardInterrupt):
-                train(config, folder)
+        folder = tmp_path / f"stopped{stop}"
+        stop_after(stop, config, folder, monkeypatch)
         if not (folder / STATE).exists():
             continue
         train(config, folder, resume=True)
@@ -130,17 +135,7 @@ def test_a_resumed_run_does_not_need_the_model_that_it_started_from(tones, tmp_p
     base = settings(tones)
     config = replace(base, model=replace(base.model, init=str(tmp_path / "init")))
     train(config, tmp_path / "whole")
-    step = Trainer._step
-
-    def stopping(self, *args):
-        if self.progress.step > 2:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "stopped")
+    stop_after(3, config, tmp_path / "stopped", monkeypatch)
     shutil.rmtree(tmp_path / "init")
     model = train(config, tmp_path / "stopped", resume=True)
     assert model.config.frontend == frontend

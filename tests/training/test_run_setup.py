@@ -1,5 +1,6 @@
 """Before the first step: which clips are held out, and how many tokens a step may have."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,9 @@ def test_as_many_clips_are_held_out_as_asked_and_of_each_label_nearly_so(labels,
     most = {
         names: count - any(owners[label] == 1 for label in names) for names, count in there.items()
     }
+    if all(most[names] >= math.ceil(share * count) for names, count in there.items()):
+        assert len(held) == round(share * len(clips))
+        assert all(abs(found[names] - share * count) < 1 for names, count in there.items())
     for names, count in there.items():
         assert abs(found[names] - share * count) <= 1
         assert found[names] <= most[names]

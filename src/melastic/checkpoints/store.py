@@ -82,8 +82,8 @@ def save(
             raise InputError(
                 f"{folder}: holds a {name} that a model's would replace; name another folder"
             )
-    from_json(ModelConfig, to_json(model.config), model.config.name)
     config = {"format": FORMAT, "version": VERSION, "model": to_json(model.config)}
+    from_json(ModelConfig, config["model"], model.config.name)
     for name, value in model.state_dict().items():
         if value.is_meta or not torch.isfinite(value).all():
             lack = "has no values" if value.is_meta else "is not finite"

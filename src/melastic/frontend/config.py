@@ -74,11 +74,11 @@ class FrontendConfig:
         for name in ("sample_rate", "num_mels", "fixed_frames"):
             value = getattr(self, name)
             if not isinstance(value, int | None) or isinstance(value, bool):
-                raise InputError(f"{name} is a whole number, got {value!r}; try 128")
+                raise InputError(f"{name} is a whole number, got {value!r}; give an int")
         for name in ("hop_ms", "window_ms", "mean", "std"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{name} is a finite number, got {value!r}; try 10")
+                raise InputError(f"{name} is a finite number, got {value!r}; give another")
         for name in ("sample_rate", "num_mels", "hop_ms", "window_ms", "std"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}; raise it")
