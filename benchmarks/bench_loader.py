@@ -19,12 +19,11 @@ from melastic.evaluation.metrics import loss_of
 from melastic.recipes import load_recipe
 from melastic.training.config import TrainConfig
 from melastic.training.optim import build_optimizer
+from melastic.training.reading import Library, workers_for
 from melastic.training.setup import (
     build_model,
     build_sampler,
-    read_features,
     split_clips,
-    workers_for,
 )
 
 STEPS = 12
@@ -37,7 +36,7 @@ class Bench:
 
     def __init__(self, config: TrainConfig) -> None:
         splits = split_clips(config)
-        features, failed = read_features(config, splits.train, "reading", quiet=True)
+        features, failed = Library(quiet=True).read(config, splits.train, "training clips")
         self.model = build_model(config, splits, features, failed, quiet=True)
         self.clips = ClipDataset(
             features, splits.labels, self.model.config.frontend, augmentation=config.augment

@@ -1,13 +1,14 @@
 """Seconds that training from coarse to fine saves beside the operations, epochs of all in turn.
 
-Usage: ``python -m benchmarks.bench_phases FOLDER``, with folders asc and esc50 in it.
+Usage: ``python -m benchmarks.bench_phases FOLDER``, with folders asc and esc50 in it; with the word
+``reading`` it measures only how long clips are read.
 """
 
 import csv
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -15,13 +16,15 @@ from statistics import median
 from accelerate import Accelerator
 
 from benchmarks.report import in_turn, write
-from melastic.data.manifest import write_manifest
+from melastic.data.manifest import Clip, write_manifest
 from melastic.data.prepare import prepare
 from melastic.recipes import load_recipe
 from melastic.training.coarse_to_fine import phase_config
 from melastic.training.config import TrainConfig
 from melastic.training.loop import Trainer
 from melastic.training.phases import OPERATORS, Phase, phase_text, phases_in
+from melastic.training.reading import Library
+from melastic.training.setup import split_clips
 
 RECIPES = {
     "asc": ("asc", 12, 15),
@@ -35,13 +38,15 @@ FULL = phase_text(Phase())
 ROUNDS = 5
 
 
+READ_FOR = ("asc", "esc50")
+READ = ("3-phase-hop", "3-phase-mean", "3-phase-patch")
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """An epoch at one time resolution, which can be carried out again and again."""
 
     trainer: Trainer
-    begun_s: float
-    """Seconds until it could begin: those of reading its clips."""
 
     def learn(self) -> None:
         progress = self.trainer.progress
@@ -54,10 +59,9 @@ class Lesson:
 
 
 def lesson_of(config: TrainConfig, folder: Path) -> Lesson:
-    started = time.perf_counter()
     trainer = Trainer(config, folder, Accelerator(cpu=True))
     trainer.main = False  # draws no bar
-    return Lesson(trainer, time.perf_counter() - started)
+    return Lesson(trainer)
 
 
 def subset(name: str, root: Path, every: int, out: Path) -> None:
@@ -67,12 +71,46 @@ def subset(name: str, root: Path, every: int, out: Path) -> None:
         write_manifest(out, list(csv.DictReader(file))[::every])
 
 
-def measure(recipe: str, manifest: Path, epochs: int, folder: Path) -> list[tuple[str, ...]]:
-    """A row for each preset of phases."""
+def single_phase(recipe: str, manifest: Path, epochs: int) -> TrainConfig:
     base = load_recipe(recipe)
     data = replace(base.data, manifest=manifest, train="all", val=None, test=None, val_share=0)
     run = replace(base.run, save_every_s=1e9)
-    base = replace(base, data=data, run=run, optim=replace(base.optim, epochs=epochs))
+    return replace(base, data=data, run=run, optim=replace(base.optim, epochs=epochs))
+
+
+def read_phases(config: TrainConfig, clips: list[Clip], *, together: bool) -> None:
+    """Read what the phases of a run see, keeping what they have in common or nothing."""
+    library = Library(config.phases, quiet=True)
+    for number in range(max(1, len(config.phases))):
+        own = phase_config(config, number, [1] * number) if config.phases else config
+        library = library if together else Library(quiet=True)
+        library.turn_to(number if together else 0)
+        library.read(own, clips, "clips")
+
+
+def measure_reading(recipe: str, base: TrainConfig) -> list[tuple[str, ...]]:
+    """A row for each operator."""
+    clips = split_clips(base).train[::4]
+    found = {preset: replace(base, phases=phases_in(preset)) for preset in READ}
+    calls = {"once": partial(read_phases, base, clips, together=True)}
+    for preset, config in found.items():
+        calls[preset] = partial(read_phases, config, clips, together=True)
+        calls[f"{preset} anew"] = partial(read_phases, config, clips, together=False)
+    seconds = in_turn(calls, ROUNDS)
+    once = median(seconds["once"])
+    return [
+        (
+            recipe, preset, f"{1000 * once / len(clips):.2f}",
+            f"{median(seconds[preset]) / once:.2f}",
+            f"{median(seconds[f'{preset} anew']) / once:.2f}",
+        )
+        for preset in READ
+    ]  # fmt: skip
+
+
+def measure(recipe: str, base: TrainConfig, folder: Path) -> list[tuple[str, ...]]:
+    """A row for each preset of phases."""
+    epochs = base.optim.epochs
     lengths: dict[str, dict[str, int]] = {}
     lessons = {FULL: lesson_of(base, folder / "full")}
     for preset in PRESETS:
@@ -95,37 +133,52 @@ def measure(recipe: str, manifest: Path, epochs: int, folder: Path) -> list[tupl
     rows: list[tuple[str, ...]] = []
     for preset in PRESETS:
         operations, time_s = saved(preset, gmacs), median(saved(preset, turn) for turn in rounds)
-        read = sum(lessons[view].begun_s for view in lengths[preset]) - lessons[FULL].begun_s
-        share = 100 * read / (epochs * median(seconds[FULL]))
         rows.append((
             recipe, preset, f"{operations:.1f}", f"{time_s:.1f}", f"{time_s / operations:.2f}",
-            f"{share:.1f}",
         ))  # fmt: skip
     return rows
 
 
 def main() -> None:
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
-    rows: list[tuple[str, ...]] = []
+    folders = [word for word in sys.argv[1:] if word != "reading"]
+    root = Path(folders[0] if folders else "../shared/data")
+    reading, rows = [], []
     with tempfile.TemporaryDirectory() as folder:
         for recipe, (name, every, epochs) in RECIPES.items():
             manifest = Path(folder) / f"{name}.csv"
             subset(name, root, every, manifest)
-            rows += measure(recipe, manifest, epochs, Path(folder) / recipe)
+            base = single_phase(recipe, manifest, epochs)
+            if recipe in READ_FOR:
+                reading += measure_reading(recipe, base)
+            if "reading" not in sys.argv:
+                rows += measure(recipe, base, Path(folder) / recipe)
     write(
         "phases",
-        "What phases save",
-        (
-            "recipe", "phases", "operations saved (%)", "seconds saved (%)",
-            "seconds / operations", "reading again (%)",
-        ),
-        rows,
-        "Savings against a single phase of as many epochs, which are those of the recipes in "
-        "docs/coarse. Seconds are those of the steps of an epoch at each resolution on a part of "
-        f"the clips, {ROUNDS} of each in turn, medians of the savings of a turn. The last column "
-        "is what reading all clips once more for each phase before the last takes of the seconds "
-        "of a single phase, and is not taken off; with longer trainings it is less.",
-    )  # fmt: skip
+        "Reading clips for several phases",
+        ("recipe", "phases", "one phase (ms a clip)", "all / one", "read anew / one"),
+        reading,
+        "Decoding and log-mels of a part of the clips on all cores. Phases keep samples beside "
+        "spectrograms while a later one needs them, and spectrograms where the next sees the same; "
+        f"anew: each phase by itself. Medians of {ROUNDS} rounds.",
+        part="reading",
+    )
+    if rows:
+        write(
+            "phases",
+            "What phases save",
+            (
+                "recipe",
+                "phases",
+                "operations saved (%)",
+                "seconds saved (%)",
+                "seconds / operations",
+            ),
+            rows,
+            "Savings against a single phase of as many epochs, which are those of the recipes in "
+            "docs/coarse. Seconds are those of the steps of an epoch at each resolution on a part "
+            f"of the clips, {ROUNDS} of each in turn, medians of the savings of a turn; reading "
+            "clips for the phases: phases-reading.md.",
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

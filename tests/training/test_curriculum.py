@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import melastic
-from melastic.data.features import Features
+from melastic.data.features import Features, Samples
 from melastic.data.loader import ClipDataset
 from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
@@ -94,11 +94,13 @@ def test_what_is_not_drawn_is_that_of_the_run():
     assert Curriculum(View(), Draws(), 0).kept(0, 0, 0, 10) is None
 
 
-@pytest.mark.parametrize("keep", ["spectrograms", "waveforms"])
-def test_clips_are_seen_through_the_views_that_are_drawn(tones, keep):
+@pytest.mark.parametrize("kept_mb", [0, 50])
+def test_clips_are_seen_through_the_views_that_are_drawn(tones, kept_mb):
     curriculum = Curriculum(View(), ALL, 0)
     frontend = melastic.create_model("ast-nano", num_classes=3).config.frontend
-    features = Features(read_manifest(tones), frontend, cache_mb=50, keep=keep)
+    clips = read_manifest(tones)
+    samples = Samples(clips, frontend.sample_rate, cache_mb=kept_mb)
+    features = Features(clips, frontend, cache_mb=50 - kept_mb, samples=samples)
     data = ClipDataset(features, ("high", "low", "middle"), frontend, views=curriculum.clip)
     batch = data[4, list(range(30))]
     for index, x, step_ms in zip(range(30), batch.spectrograms, batch.steps_ms, strict=True):

@@ -310,7 +310,7 @@ def _parts(
     config, view = model.config, dataset.features.view
     frontend, patch = config.frontend, None if view.patch is None else freq_time(view.patch)
     step_ms = view.step_ms(frontend.hop_ms)
-    known = [dataset.features.frames(index) for index in dataset.features.kept]
+    known = [dataset.features.frames(index) for index in dataset.features.in_memory]
     usual = max(known) if known else round(config.extent[1] * 1000 / step_ms)
     usual = max(seen_frames(usual, view, frontend), (patch or config.patches.patch).time)
     size = FreqTime(frontend.num_mels, usual)

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from melastic.classifier import Classifier
 from melastic.config import ModelConfig
-from melastic.data.features import Features, OnClip, too_many_unreadable
+from melastic.data.features import Features, OnClip, Samples, too_many_unreadable
 from melastic.data.loader import ClipDataset
 from melastic.data.manifest import Clip
 from melastic.devices import reading_processes
@@ -67,25 +65,6 @@ class Dials:
         return list(dict.fromkeys(views))
 
 
-class SharedAudio(Features):
-    """Log-mels of clips whose samples other features keep."""
-
-    def __init__(self, decoded: Features, view: View, *, cache_mb: int) -> None:
-        """Name the clips.
-
-        Args:
-            decoded: reads the files.
-            view: time resolution.
-            cache_mb: most memory for kept spectrograms (MB).
-        """
-        super().__init__(decoded.clips, decoded.frontend, view=view, cache_mb=cache_mb)
-        self.decoded = decoded
-
-    def _waveform(self, index: int) -> Float[Tensor, " _"]:
-        """Samples of one clip."""
-        return self.decoded._waveform(index)
-
-
 def sweep(
     model: Classifier,
     clips: Sequence[Clip],
@@ -119,20 +98,19 @@ def sweep(
         The rows of ``sweep.csv``: those of the dials, in their order, and those of earlier sweeps.
 
     Raises:
-        InputError: if a view does not fit the model or the clips, before anything is computed; or
-            if clips cannot be read.
+        InputError: if a view does not fit, before anything is computed, or clips cannot be read.
     """
-    views = dials.views(model.config)
+    frontend, views = model.config.frontend, dials.views(model.config)
     check_views(model, clips, views, max_unreadable=max_unreadable)
     table = open_table(folder, model, clips)
     missing = [view for view in views if view not in table]
     groups = list(_by_resolution(missing))
     shared = memory_mb // 2 if len(groups) > 1 else 0
-    decoded = Features(clips, model.config.frontend, keep="waveforms", cache_mb=shared)
+    own, decoded = memory_mb - shared, Samples(clips, frontend.sample_rate, cache_mb=shared)
     done = 0
     told: set[str] = set()
     for group in groups:
-        features = SharedAudio(decoded, group[0], cache_mb=memory_mb - shared)
+        features = Features(clips, frontend, view=group[0], cache_mb=own, samples=decoded)
         failed = features.fill(max_unreadable=max_unreadable)
         first = _first_readable(len(clips), failed, max_unreadable)
         for view in group:
@@ -270,7 +248,7 @@ def _by_resolution(views: Sequence[View]) -> Iterator[list[View]]:
     """Views that share their spectrograms."""
     groups: dict[tuple[float | None, Pooling], list[View]] = {}
     for view in views:
-        groups.setdefault((view.hop_ms, view.pooling), []).append(view)
+        groups.setdefault(view.resolution, []).append(view)
     yield from groups.values()
 
 

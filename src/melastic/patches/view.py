@@ -40,6 +40,11 @@ class View:
         """
         return (hop_ms if self.hop_ms is None else self.hop_ms) * self.pooling.factor
 
+    @property
+    def resolution(self) -> tuple[float | None, Pooling]:
+        """What decides the frames of a clip: views that have it in common share spectrograms."""
+        return self.hop_ms, self.pooling
+
     def __str__(self) -> str:
         """Such as ``patch 16, hop 10 ms, pool mean2, 1 s, keep 0.5``; what is usual is left out."""
         words = [

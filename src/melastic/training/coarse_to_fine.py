@@ -34,9 +34,10 @@ from melastic.training.course import course_of, epochs_in, ledger_text, summary_
 from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.phases import Phase, with_equal_parts
+from melastic.training.reading import Library, workers_for
 from melastic.training.record import check_trackers, read_metrics
 from melastic.training.run_folder import CURVES, PHASE, begin, check_folder
-from melastic.training.setup import split_clips, workers_for
+from melastic.training.setup import split_clips
 from melastic.training.stage import Stage
 from melastic.training.state import STATE
 
@@ -71,10 +72,14 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
                 phase_config(config, number, [0] * number)
     accelerator.wait_for_everyone()
     begun, before = resume, None
+    library = Library(config.phases, quiet=not accelerator.is_main_process)
     for number, (settings, own) in enumerate(phases_of(config, folder)):
         stage = _stage(config, number, folder)
         if own == folder or not is_finished(own, settings.optim, stage):
-            trainer = Trainer(settings, own, accelerator, before=before, stage=stage)
+            library.turn_to(number)
+            trainer = Trainer(
+                settings, own, accelerator, before=before, stage=stage, library=library
+            )
             if accelerator.is_main_process and not begun:
                 begin(config, folder)
             if accelerator.is_main_process and own != folder and not (own / STATE).exists():
@@ -82,6 +87,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
             begun = True
             with cores_shared_with(workers_for(settings, trainer.clips.features)):
                 model = trainer.run()
+            del trainer
             if stage.ends is not None:
                 reason = said(read_metrics(own), _price(config, number), settings.optim.epochs)
                 note(reason, quiet=not accelerator.is_main_process)

@@ -14,7 +14,7 @@ from melastic.data.loader import Batch, ClipDataset
 from melastic.errors import DivergedError
 from melastic.evaluation.evaluate import Outputs, required, run
 from melastic.training.config import TrainConfig
-from melastic.training.setup import workers_for
+from melastic.training.reading import workers_for
 
 
 def gathered_outputs(

@@ -27,6 +27,7 @@ from melastic.training.held_out import is_better
 from melastic.training.ledger import Costs, forget_peak, macs_text, speed_text
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
+from melastic.training.reading import Library, workers_for
 from melastic.training.record import Record, held_out_scores, read_metrics
 from melastic.training.run_folder import CURVES, MODEL
 from melastic.training.settings import in_epochs
@@ -35,10 +36,8 @@ from melastic.training.setup import (
     build_sampler,
     check_views,
     fingerprint,
-    read_features,
     rows_text,
     split_clips,
-    workers_for,
 )
 from melastic.training.stage import ALONE, Stage
 from melastic.training.state import STATE, Progress, Resumable, load_memory
@@ -56,6 +55,7 @@ class Trainer:
         *,
         before: Path | None = None,
         stage: Stage = ALONE,
+        library: Library | None = None,
     ) -> None:
         """Read clips, measure statistics, build the model, and continue from a saved state.
 
@@ -65,18 +65,18 @@ class Trainer:
             accelerator: what it computes on.
             before: run folder of the phase before; None: this is the first.
             stage: where the run stands among phases.
+            library: what phases before have read; None: nothing.
         """
         forget_peak()
-        self.stage = stage
         self.config, self.folder, self.accelerator = config, folder, accelerator
-        self.main = accelerator.is_main_process
+        self.stage, self.main = stage, accelerator.is_main_process
+        self.library = library or Library(quiet=not self.main)
         self.curriculum = Curriculum(config.view, config.draws, config.run.seed)
         self.splits = split_clips(config)
         quiet, drawn = not self.main, self.curriculum.needs_waveforms
-        training, failed = read_features(
-            config, self.splits.train, "reading", quiet=quiet, drawn=drawn
-        )
-        self.held_out, _ = read_features(config, self.splits.val, "reading", quiet=quiet)
+        read = self.library.read
+        training, failed = read(config, self.splits.train, "training clips", drawn=drawn)
+        self.held_out, _ = read(config, self.splits.val, "held-out clips")
         self.model = build_model(
             config, self.splits, training, failed, folder=folder, before=before, quiet=quiet
         )
@@ -91,11 +91,10 @@ class Trainer:
         )
         self.sampler = build_sampler(config, self.splits, self.model, training, failed)
         self.task = task_of(config, self.model, self.splits)
-        self.trained = self.task.module
+        self.trained = self.task.module.to(accelerator.device)
         self.parts = Parts(config.optim, self.curriculum, self.clips, self.model.config)
         self.per_epoch = len(self.sampler.epoch(0))
         self.config = config = in_epochs(config, self.per_epoch)
-        self.trained.to(accelerator.device)
         if before is not None:
             self.task.carry(before)
         self.average = WeightAverage(self.trained, config.optim)
@@ -303,9 +302,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.model.load_state_dict(load_folder(self.folder / MODEL).state_dict())
         if self.splits.test:
-            features, _ = read_features(
-                self.config, self.splits.test, "reading test clips", quiet=not self.main
-            )
+            features, _ = self.library.read(self.config, self.splits.test, "test clips")
             metrics = self._scores(features, self.folder / "confusion.png")
             row["test"] = asdict(metrics)
             self.record.add(row)

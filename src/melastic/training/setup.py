@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from melastic.architecture import frontend_config, model_config
+from melastic.architecture import model_config
 from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
@@ -20,7 +20,6 @@ from melastic.data.features import Features
 from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
 from melastic.data.sampler import TokenBudgetSampler, balanced_weights
-from melastic.devices import reading_processes
 from melastic.encoders.attention import packing_text
 from melastic.encoders.config import TransformerConfig
 from melastic.errors import InputError, unknown_name
@@ -28,7 +27,7 @@ from melastic.evaluation.cost import tokens_of
 from melastic.frontend.normalize import fixed_frames
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import PRESETS
-from melastic.progress import bar, note
+from melastic.progress import note
 from melastic.randomness import generator
 from melastic.training.config import PretrainConfig, TrainConfig
 from melastic.training.settings import told
@@ -258,45 +257,6 @@ def check_views(
         for patch in (*draws.patches, view.patch):
             size = FreqTime(frontend.num_mels, frames)
             model.config.patches.grid(size, None if patch is None else freq_time(patch))
-
-
-def read_features(
-    config: TrainConfig, clips: Sequence[Clip], title: str, *, quiet: bool, drawn: bool = False
-) -> tuple[Features, dict[int, str]]:
-    """Spectrograms of clips, as many as memory is allowed for, and why some cannot be read.
-
-    Args:
-        config: the run's settings.
-        clips: which.
-        title: what the progress bar says.
-        quiet: whether there is one.
-        drawn: whether spectrograms are needed at several time resolutions.
-
-    Raises:
-        InputError: if more clips than allowed cannot be read, or none can.
-    """
-    features = Features(
-        clips,
-        frontend_config(config.model.architecture),
-        view=config.view,
-        cache_mb=config.data.cache_mb,
-        keep="waveforms" if drawn else "spectrograms",
-    )
-    with bar(title, quiet=quiet) as advance:
-        failed = features.fill(max_unreadable=config.data.max_unreadable, on_clip=advance)
-    for reason in failed.values():
-        note(f"left out: {reason}", quiet=quiet)
-    if clips and len(failed) == len(clips):
-        reason = next(iter(failed.values()))
-        raise InputError(f"{reason} ({title}: none can be read; mend the manifest)")
-    return features, failed
-
-
-def workers_for(config: TrainConfig, features: Features) -> int:
-    """Processes that prepare batches."""
-    if config.data.workers is not None:
-        return config.data.workers
-    return 0 if features.complete else reading_processes()
 
 
 def build_sampler(
