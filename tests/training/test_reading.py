@@ -10,6 +10,7 @@ from melastic.architecture import frontend_config
 from melastic.data import features as reading
 from melastic.data.features import Features, Samples
 from melastic.data.manifest import read_manifest
+from melastic.devices import one_thread
 from melastic.errors import InputError
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, train
@@ -65,7 +66,8 @@ def test_what_phases_have_in_common_is_what_each_would_read(tones, preset, cache
         assert not failed
         assert shared.view == alone.view
         for index in range(len(clips)):
-            assert torch.equal(shared[index], alone[index])
+            with one_thread():  # as those that are kept were made, so that rounding is the same
+                assert torch.equal(shared[index], alone[index])
             assert shared.frames(index) == alone.frames(index)
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -216,7 +217,7 @@ class Features:
         failed: dict[int, str] = {}
         count = len(self.clips)
         threads = usable_cores() if len(self.samples.cache.kept) < count else 1
-        with one_thread(), ThreadPoolExecutor(threads) as pool:
+        with one_thread(), ThreadPoolExecutor(threads, initializer=_alone) as pool:
             for start in range(0, count, BLOCK):
                 block = range(start, min(start + BLOCK, count))
                 for index, reason in zip(block, pool.map(self._reason, block), strict=True):
@@ -283,3 +284,8 @@ def too_many_unreadable(reasons: Sequence[str], allowed: int) -> InputError:
         f"{reasons[0]} ({len(reasons)} unreadable, {allowed} allowed; mend the manifest, or allow "
         "more with max_unreadable)"
     )
+
+
+def _alone() -> None:
+    """A thread computes by itself: how many share a sum decides how it is rounded."""
+    torch.set_num_threads(1)
