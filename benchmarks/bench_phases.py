@@ -36,10 +36,9 @@ RECIPES = {
 PRESETS = [f"{count}-{operator}" for operator, count in product(OPERATORS, ("2-phase", "3-phase"))]
 FULL = phase_text(Phase())
 ROUNDS = 5
-
-
 READ_FOR = ("asc", "esc50")
 READ = ("3-phase-hop", "3-phase-mean", "3-phase-patch")
+"""Recipes and phases that reading is timed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,8 @@ def measure(recipe: str, base: TrainConfig, folder: Path) -> list[tuple[str, ...
 def main() -> None:
     folders = [word for word in sys.argv[1:] if word != "reading"]
     root = Path(folders[0] if folders else "../shared/data")
-    reading, rows = [], []
+    reading: list[tuple[str, ...]] = []
+    rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
         for recipe, (name, every, epochs) in RECIPES.items():
             manifest = Path(folder) / f"{name}.csv"

@@ -121,6 +121,9 @@ def test_clips_are_read_alike_on_any_number_of_cores(tones, tmp_path, monkeypatc
     assert list(failed) == [3, 7, 20]
     assert told == [(done, len(clips)) for done in range(1, len(clips) + 1)]
     assert sorted(features.cache.kept) == [i for i in range(len(clips)) if i not in failed]
+    with one_thread():
+        for index, kept in features.cache.kept.items():
+            assert torch.equal(kept, Features([clips[index]], frontend)[0])
     with pytest.raises(InputError, match=r"3\.wav.*3 unreadable, 2 allowed"):
         Features(clips, frontend, cache_mb=100).fill(max_unreadable=2)
 
