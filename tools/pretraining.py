@@ -16,6 +16,7 @@ import json
 import os
 from collections import defaultdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from experiment import begin, carried_out, melastic, text
 from melastic.checkpoints.store import write_json
 from melastic.data.manifest import Clip, label_names, read_manifest, select, write_manifest
 from melastic.errors import InputError
+from melastic.evaluation.plots import LINE, blank_figure, save_figure
+from melastic.evaluation.sweep_plot import STYLE
 from melastic.randomness import generator
 from melastic.recipes import load_recipe
 from melastic.training.compare import read_finished
@@ -116,28 +119,42 @@ def measure(manifest: Path, start: str, seed: int, arguments: argparse.Namespace
     )
 
 
-def results(name: str, start: str) -> list[dict[str, Any]]:
-    """What is measured of a row, seed by seed."""
-    paths = [
-        path for path in DOCS.glob("*.json") if path.stem.rsplit("-", 1)[0] == f"{name}-{start}"
+def results(name: str, start: str) -> dict[int, dict[str, Any]]:
+    """What is measured of a row, by seed."""
+    found = {}
+    for path in DOCS.glob(f"{name}-{start}-*.json"):
+        row, _, seed = path.stem.rpartition("-")
+        if row == f"{name}-{start}":
+            found[int(seed)] = json.loads(path.read_text())
+    return dict(sorted(found.items()))
+
+
+def margins(name: str, start: str) -> list[float]:
+    """Points of accuracy that a start gains over random weights, seed by seed."""
+    scratch = results(name, "scratch")
+    return [
+        100 * (found["test_accuracy"] - scratch[seed]["test_accuracy"])
+        for seed, found in results(name, start).items()
+        if seed in scratch
     ]
-    return [json.loads(path.read_text()) for path in sorted(paths)]
 
 
 def table(names: list[str]) -> list[str]:
     """A row for each start, a column for each set."""
     heads = []
     for name in names:
-        found = [one for start in STARTS for one in results(name, start)]
-        size = f"{found[0]['labelled']} clips of {found[0]['classes']} classes" if found else ""
+        one = next((one for start in STARTS for one in results(name, start).values()), None)
+        size = f"{one['labelled']} clips of {one['classes']} classes" if one else ""
         heads.append(f"{name}: {size}")
     lines = [f"| training starts from | {' | '.join(heads)} | TMACs of pretraining | minutes |"]
     lines.append("|" + "---|" * (len(names) + 3))
     for start in STARTS:
         cells, costs = [], None
         for name in names:
-            found = results(name, start)
-            cells.append(text([100 * one["test_accuracy"] for one in found]))
+            found = results(name, start).values()
+            gains = margins(name, start) if start != "scratch" else []
+            gain = f", {mean(gains):+.1f}" if gains else ""
+            cells.append(text([100 * one["test_accuracy"] for one in found]) + gain)
             costs = next((one["pretraining"] for one in found if one["pretraining"]), costs)
         if any(cells):
             spent = ["", ""]
@@ -147,12 +164,39 @@ def table(names: list[str]) -> list[str]:
     return lines
 
 
+def plot(names: list[str]) -> None:
+    """Draw ``docs/pretraining/tenth.png``: accuracy against what pretraining has cost."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE | {"font.size": 8}):
+        figure = blank_figure((7.0, 2.8), dpi=200)
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for colour, start in zip(LINE, STARTS, strict=True):
+                found = results(name, start).values()
+                scores = [100 * one["test_accuracy"] for one in found]
+                spent = [(one["pretraining"] or {"train_gmacs": 0})["train_gmacs"] for one in found]
+                costs = [gmacs / 1000 for gmacs in spent]
+                axes.plot(costs, scores, "o", ms=4, mfc="none", color=colour, zorder=3)
+                if scores:
+                    middle = [mean(costs)], [mean(scores)]
+                    axes.plot(*middle, "_", ms=18, mew=2, color=colour, label=start)
+            axes.set_title(f"{name}, a tenth of the labels", fontsize=8)
+            axes.set_xlabel("operations of pretraining (TMACs)")
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(color="#e8ecf1", lw=0.5)
+            axes.margins(x=0.15, y=0.2)
+        figure.axes[0].set_ylabel("test accuracy (%)")
+        figure.axes[0].legend(frameon=False, loc="lower right", handlelength=3)
+        save_figure(figure, DOCS / "tenth.png")
+
+
 def write(arguments: argparse.Namespace) -> None:
-    """Write ``docs/pretraining/tenth.md`` from what is measured."""
+    """Write ``docs/pretraining/tenth.md`` and its figure from what is measured."""
     names = [path.stem for path in arguments.manifests if path.stem in EPOCHS]
     sets = " ".join(path.name for path in arguments.manifests)
     epochs = ", ".join(f"{EPOCHS[name]} on {name}" for name in names)
-    seeds = " ".join(map(str, arguments.seeds))
+    known = {seed for name in names for start in STARTS for seed in results(name, start)}
+    seeds = " ".join(map(str, sorted(known)))
     lines = [
         "# Pretraining without labels, then a tenth of the labels",
         "",
@@ -161,12 +205,16 @@ def write(arguments: argparse.Namespace) -> None:
         "of all sets; then a model is trained with the labels of a tenth of a set's training",
         f"clips, as many of each class (epochs: {epochs}), from random weights or a pretraining.",
         "Several seeds (which clips are labelled, and training): mean, deviation and, in brackets,",
-        "their number; there is one pretraining of each kind. Minutes are those of a core that",
-        "other trainings may have shared, and rows may be of different machines: they are no",
-        "comparison, operations are.",
+        "their number, then the mean gain over random weights on the same clips; there is one",
+        "pretraining of each kind, for each sitting. Minutes are those of a core that other",
+        "trainings may have shared, and rows may be of different machines: they are no comparison,",
+        "operations are.",
         "",
         *table(names),
+        "",
+        "![Test accuracy against operations of pretraining](tenth.png)",
     ]
+    plot(names)
     (DOCS / "tenth.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
