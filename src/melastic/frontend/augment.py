@@ -7,6 +7,7 @@ masks before normalising with the value 0, as AST does.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -200,11 +201,8 @@ def _filter(bins: int, largest_db: float, draw: torch.Generator) -> Tensor:
     inner = torch.rand(knots - 2, generator=draw).sort().values
     places = torch.cat([torch.zeros(1), inner, torch.ones(1)]) * (bins - 1)
     gains = (2 * torch.rand(knots, generator=draw) - 1) * largest_db
-    at = torch.arange(bins)
-    right = torch.searchsorted(places, at.float()).clamp(1, knots - 1)
-    width = (places[right] - places[right - 1]).clamp_min(1e-6)
-    share = (at - places[right - 1]) / width
-    return torch.lerp(gains[right - 1], gains[right], share)
+    line = np.interp(np.arange(bins), places.numpy(), gains.numpy())
+    return torch.from_numpy(line).float()
 
 
 def _shift(x: Tensor, by: int) -> Tensor:
