@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from melastic.errors import DivergedError, InputError
     from melastic.frontend.audio import load_audio
     from melastic.frontend.fbank import log_mel
+    from melastic.patches.dials import Pooling
     from melastic.patches.grid import FreqTime, PatchGrid
     from melastic.patches.view import View
     from melastic.presets import create_model, list_models
@@ -23,6 +24,7 @@ __all__ = [
     "FreqTime",
     "InputError",
     "PatchGrid",
+    "Pooling",
     "Prediction",
     "View",
     "create_model",
@@ -41,6 +43,7 @@ _HOMES = {
     "FreqTime": "melastic.patches.grid",
     "InputError": "melastic.errors",
     "PatchGrid": "melastic.patches.grid",
+    "Pooling": "melastic.patches.dials",
     "Prediction": "melastic.classifier",
     "View": "melastic.patches.view",
     "create_model": "melastic.presets",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from melastic.config import ClassTokenPooling, ModelConfig
 from melastic.encoders.build import build_encoder
 from melastic.encoders.mamba import Mamba
-from melastic.errors import InputError
+from melastic.errors import InputError, about
 from melastic.frontend.audio import PathOrWaveform, samples_of
 from melastic.frontend.normalize import spectrogram_of
 from melastic.head import Head, build_head
@@ -261,8 +261,10 @@ class Classifier(nn.Module):
                 raise InputError("a budget chooses patch and hop_ms, got one; leave it out")
             budget = Budget(self, gmacs=gmacs, budget_ms=budget_ms)
             return budget.classify(path_or_waveform, top=top)[0]
-        spectrogram = self.spectrogram(path_or_waveform, hop_ms=hop_ms)
-        return self.likeliest(self([spectrogram], patch, hop_ms)[0], top)
+        waveform, named = samples_of(path_or_waveform, self.config.frontend.sample_rate)
+        with about(named):
+            logits = self([self._spectrogram(waveform, hop_ms)], patch, hop_ms)
+        return self.likeliest(logits[0], top)
 
     def likeliest(self, logits: Float[Tensor, " classes"], top: int) -> list[Prediction]:
         """The likeliest classes of one clip, best first."""
@@ -287,13 +289,14 @@ class Classifier(nn.Module):
             path_or_waveform: an audio file, or samples (tensor, array) at the model's sample rate.
             hop_ms: frame shift (ms); None: the model's own.
         """
-        frontend = self.config.frontend
-        waveform, named = samples_of(path_or_waveform, frontend.sample_rate)
-        try:
-            waveform = waveform.to(self.patch_embed.bias.device)
-            return spectrogram_of(waveform, frontend, hop_ms=hop_ms).to(self.patch_embed.bias)
-        except InputError as error:
-            raise InputError(f"{named}: {error}") from None
+        waveform, named = samples_of(path_or_waveform, self.config.frontend.sample_rate)
+        with about(named):
+            return self._spectrogram(waveform, hop_ms)
+
+    def _spectrogram(self, waveform: Tensor, hop_ms: float | None) -> Float[Tensor, "freq time"]:
+        """Log-mels of samples, where and in the precision that the model computes."""
+        bias, frontend = self.patch_embed.bias, self.config.frontend
+        return spectrogram_of(waveform.to(bias.device), frontend, hop_ms=hop_ms).to(bias)
 
     def scores(self, logits: Float[Tensor, "clips classes"]) -> Float[Tensor, "clips classes"]:
         """Logits to scores in [0, 1]."""

@@ -2,7 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args, get_origin, get_type_hints
 
 
@@ -50,6 +51,15 @@ def check_choices(kind: str, value: object) -> None:
         word = getattr(value, name)
         if get_origin(hint) is Literal and word not in get_args(hint):
             raise unknown_name(f"{kind} {name}", str(word), map(str, get_args(hint)))
+
+
+@contextmanager
+def about(named: object) -> Iterator[None]:
+    """Errors inside begin with what they are about, such as the name of a file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{named}: {error}") from None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

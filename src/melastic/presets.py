@@ -51,6 +51,9 @@ def audio_mamba(size: Architecture) -> Architecture:
     )
 
 
+ANY_LENGTH = ("elasticast", "elasticaum", "melastic", "melasticaum")
+"""Families whose clips keep their own lengths, whatever model they start from."""
+
 MAMBAS: dict[str, Callable[[Architecture], Architecture]] = {
     "aum": audio_mamba,
     "flexiaum": lambda size: replace(audio_mamba(size), position_init="sincos"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from melastic.config import CurvePoint
 from melastic.errors import InputError
-from melastic.evaluation.budget import Budget
+from melastic.evaluation.budget import Budget, _rounded_up
 from melastic.evaluation.cost import gmacs
 from melastic.evaluation.evaluate import kept_patches
 from melastic.evaluation.seen import spectrogram_through
@@ -78,19 +78,12 @@ def test_what_a_refusal_suggests_works():
 
 
 def test_a_budget_of_time_takes_the_most_accurate_view_that_was_fast_enough(monkeypatch):
-    model, samples = with_curve([0.5, 0.9, 0.7]), 8000
-    times = dict(zip(VIEWS, (1.0, 30.0, 10.0), strict=False))
-    asked = []
-
-    def timed(self, view, samples):
-        asked.append(view)
-        return times[view]
-
-    monkeypatch.setattr(Budget, "_time_ms", timed)
-    assert Budget(model, budget_ms=50).choose(samples) == VIEWS[1]
-    assert asked == [VIEWS[1]], "no slower than needed: the first that fits ends the search"
-    assert Budget(model, budget_ms=10).choose(samples) == VIEWS[2]
-    assert Budget(model, budget_ms=2).choose(samples) == VIEWS[0]
+    model, samples = with_curve([0.9, 0.7, 0.5]), 8000
+    times = dict(zip(VIEWS, (30.0, 10.0, 1.0), strict=False))
+    monkeypatch.setattr(Budget, "_time_ms", lambda _, view, samples: times[view])
+    assert Budget(model, budget_ms=50).choose(samples) == VIEWS[0]
+    assert Budget(model, budget_ms=10).choose(samples) == VIEWS[1]
+    assert Budget(model, budget_ms=2).choose(samples) == VIEWS[2]
     with pytest.raises(InputError, match=r"within 0\.5 ms.*takes 1 ms; try --budget-ms 1$"):
         Budget(model, budget_ms=0.5).choose(samples)
 
@@ -105,13 +98,45 @@ def test_both_budgets_hold_at_once():
     assert Budget(model, gmacs=limit, budget_ms=1e6).choose(8000) == VIEWS[best[1]]
 
 
-def test_a_clip_is_timed_once_for_each_length(monkeypatch):
-    chooser, calls = Budget(with_curve([0.9]), budget_ms=1e6), []
-    logits = chooser._logits
+def counted(chooser, monkeypatch):
+    """A list that grows with each run of the model."""
+    calls, logits = [], chooser._logits
     monkeypatch.setattr(chooser, "_logits", lambda *a: calls.append(a) or logits(*a))
-    for samples in (8000, 8000, 9000):
+    return calls
+
+
+def test_clips_of_like_lengths_are_timed_once_by_one_that_is_not_shorter(monkeypatch):
+    chooser = Budget(with_curve([0.9]), budget_ms=1e6)
+    calls = counted(chooser, monkeypatch)
+    for samples in (8000, 8000, 8200, 9600):
         chooser.choose(samples)
+        assert calls[-1][0].shape[1] >= samples // 160 - 2
     assert len(calls) == 2 * (1 + 3)
+
+
+def test_few_views_are_timed_and_one_far_beyond_the_budget_only_once(monkeypatch):
+    chooser = Budget(with_curve([0.9, 0.7, 0.5]), budget_ms=1e-9)
+    calls = counted(chooser, monkeypatch)
+    with pytest.raises(InputError, match="no measured view is within 1e-09 ms"):
+        chooser.choose(8000)
+    assert [call[1] for call in calls] == [VIEWS[1], VIEWS[2]], "halved, not tried one by one"
+
+
+def test_a_model_of_a_fixed_length_is_timed_at_that_length(monkeypatch):
+    model = with_curve([0.9])
+    frontend = dataclasses.replace(model.config.frontend, fixed_frames=37)
+    model.config = dataclasses.replace(model.config, frontend=frontend)
+    chooser = Budget(model, budget_ms=1e6)
+    calls = counted(chooser, monkeypatch)
+    chooser.choose(8000)
+    assert {call[0].shape[1] for call in calls} == {37}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(160.2, "170"), (0.00123, "0.0013"), (99.5, "100"), (2e6, "2000000")]
+)
+def test_what_is_suggested_is_a_plain_number_that_is_not_less(value, text):
+    assert _rounded_up(value) == text
 
 
 def test_classifying_within_a_budget_uses_the_chosen_view():

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+import melastic
 import melastic.data.features as features_module
 import melastic.evaluation.sweep as sweep_module
 from melastic.data.manifest import read_manifest
@@ -36,6 +37,15 @@ def clips(tones):
 
 def timeless(rows):
     return [dataclasses.replace(row, clips_per_second=0.0) for row in rows]
+
+
+def test_a_share_of_tokens_that_windows_cannot_leave_out_is_refused_before_anything_is_written(
+    clips, tmp_path
+):
+    model = melastic.create_model("htsat-nano", labels=("low", "middle", "high"))
+    with pytest.raises(InputError, match="use keep=1"):
+        sweep(model, clips, Dials(keep=(1.0, 0.5)), tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_row_is_the_evaluation_of_its_view_at_the_cost_of_its_geometry(clips, tmp_path):

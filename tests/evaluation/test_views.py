@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -41,6 +44,33 @@ def test_frames_and_costs_of_a_view_are_those_of_its_spectrogram(
     patch = config.patches.patch if view.patch is None else FreqTime(*_pair(view.patch))
     oracle = gmacs(config, FreqTime(*spectrogram.shape), patch=patch, keep=view.keep)
     assert gmacs_through(samples, config, view) == oracle
+
+
+WRONG = {
+    "Pooling(kind='sum', factor=2)": "unknown pooling kind 'sum'",
+    "Pooling(factor=1.5)": "1,000,000 whole frames, got 1.5",
+    "Pooling(factor='2')": "whole frames, got '2'",
+    "View(pooling='max2')": "is a melastic.Pooling, got 'max2'; try",
+    "View(seconds='a')": "positive number of seconds, got 'a'",
+    "View(keep=None)": "in (0, 1], got None",
+    "View(hop_ms=-1)": "positive number of milliseconds, got -1",
+}
+"""What a user may write, and what the error says."""
+
+
+def test_a_view_that_means_nothing_is_one_line_that_says_what_works():
+    code = "from melastic import InputError, Pooling, View\n" + "".join(
+        f"try: {text}\nexcept InputError as error: print(error)\n" for text in WRONG
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    for line, said in zip(done.stdout.splitlines(), WRONG.values(), strict=True):
+        assert said in line
+
+
+def test_classifying_names_the_clip_that_holds_no_patch():
+    model = tiny(remainder="crop")
+    with pytest.raises(InputError, match=r"^waveform: .*holds no whole patch"):
+        model.classify(torch.zeros(400))
 
 
 def _pair(patch):

@@ -23,3 +23,7 @@ def test_a_converted_elasticast_gives_the_official_logits(case):
     with torch.no_grad():
         logits = model(clips)
     assert_close(logits, torch.tensor(case["logits"]), atol=1e-4, rtol=0)
+    one_frame = spectrogram(1, 128, 1, seed=0)[0].T
+    padded = torch.nn.functional.pad(one_frame, (0, 15))
+    with torch.no_grad():
+        assert_close(model([one_frame]), model([padded]))

@@ -232,6 +232,13 @@ def test_a_view_that_the_shortest_clip_cannot_have_is_refused_before_a_run_begin
     assert not (tmp_path / "run").exists()
 
 
+def test_a_frame_shift_of_less_than_a_sample_is_refused_before_a_run_begins(tones, tmp_path):
+    base = flexible(tones, Draws(hops_ms=(10.0, 0.01), ramp_epochs=1))
+    with pytest.raises(InputError, match=r"at least 1 sample, got 0\.01 ms"):
+        train(base, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_takes_statistics_and_fixed_length_from_the_model_that_it_starts_from(
     tones, tmp_path
 ):
@@ -246,6 +253,31 @@ def test_a_run_takes_statistics_and_fixed_length_from_the_model_that_it_starts_f
     assert run.model.config.frontend == frontend
     assert run.model.config.head_norm_eps == 1e-6
     assert set(run.clips[0, [0, 1]].lengths) == {30}
+
+
+@pytest.mark.parametrize(
+    ("preset", "length", "fixed"),
+    [
+        ("ast-tiny", "auto", 30),
+        ("ast-tiny", "native", None),
+        ("elasticast-tiny", "auto", None),
+        ("elasticast-tiny", "init", 30),
+        ("melastic-tiny", "auto", None),
+    ],
+)
+def test_models_of_any_length_keep_it_when_they_start_from_one_of_a_fixed_length(
+    tones, tmp_path, capsys, preset, length, fixed
+):
+    trained = train(settings(tones, epochs=1), tmp_path / "teacher")
+    frontend = replace(trained.config.frontend, fixed_frames=30)
+    trained.config = replace(trained.config, frontend=frontend)
+    trained.save(tmp_path / "start")
+    base = settings(tones)
+    choice = replace(base.model, init=str(tmp_path / "start"), preset=preset, length=length)
+    run = trainer(replace(base, model=choice), tmp_path / "run")
+    assert run.model.config.frontend.fixed_frames == fixed
+    said = "all clips are cut or padded to its 0.3 s" in capsys.readouterr().err
+    assert said == (fixed is not None)
 
 
 @pytest.mark.parametrize(

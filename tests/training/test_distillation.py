@@ -97,6 +97,20 @@ def test_a_teacher_must_know_the_labels_and_read_the_same_spectrograms(tones, tm
         train(replace(base, model=coarse, distill=heard), tmp_path / "rate")
 
 
+def test_a_teacher_that_cannot_read_the_shortest_stretch_is_refused_before_a_run_begins(
+    tones, tmp_path, teacher
+):
+    trained = melastic.load(teacher)
+    patches = replace(trained.config.patches, remainder="crop")
+    trained.config = replace(trained.config, patches=patches)
+    trained.save(tmp_path / "crops")
+    heat = Distillation(teacher=str(tmp_path / "crops"), weight=0.5)
+    short = replace(settings(tones), distill=heat, draws=Draws(seconds=(0.02, 0.2)))
+    with pytest.raises(InputError, match="holds no whole patch"):
+        train(short, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_distillation_that_would_do_nothing_is_refused(tones):
     with pytest.raises(InputError, match="nothing is learned from it"):
         Distillation(teacher="digits")

@@ -71,7 +71,7 @@ def _part(name: str) -> str:
     return name.partition(".")[0]
 
 
-def beginning_as(new: ModelConfig, trained: ModelConfig) -> ModelConfig:
+def beginning_as(new: ModelConfig, trained: ModelConfig, *, native: bool = False) -> ModelConfig:
     """The configuration of a new model that starts from a trained one.
 
     Statistics, a fixed length (in seconds), and what LayerNorms add to variances belong to the
@@ -80,8 +80,9 @@ def beginning_as(new: ModelConfig, trained: ModelConfig) -> ModelConfig:
     Args:
         new: what the model shall be.
         trained: what the weights come from.
+        native: whether clips keep their own lengths even where the trained model fixed them.
     """
-    fixed = fixed_frames(trained.frontend, new.frontend.hop_ms)
+    fixed = None if native else fixed_frames(trained.frontend, new.frontend.hop_ms)
     frontend = dataclasses.replace(new.frontend, fixed_frames=fixed)
     if not trained.patches.bin_scale:
         mean, std = trained.frontend.mean, trained.frontend.std

@@ -17,7 +17,7 @@ from melastic.checkpoints.store import load, write_json
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json
 from melastic.devices import best_device
-from melastic.errors import InputError, unknown_name
+from melastic.errors import InputError, about, unknown_name
 from melastic.evaluation.budget import Budget
 from melastic.files import replacing
 from melastic.options import Hop, PatchSize
@@ -102,7 +102,9 @@ def embed(arguments: Sequence[str], prog: str) -> int:
         for done, file in enumerate(args.files, start=1):
             try:
                 spectrogram = model.spectrogram(file, hop_ms=args.hop_ms)
-                vectors.append(model.embed([spectrogram], args.patch, args.hop_ms)[0].cpu().numpy())
+                with about(file):
+                    vector = model.embed([spectrogram], args.patch, args.hop_ms)[0]
+                vectors.append(vector.cpu().numpy())
             except InputError as error:
                 failed += 1
                 _report(error)

@@ -58,11 +58,16 @@ def _plain(words: str) -> str:
         return f"unknown option {unknown[1]}{hint}"
     if missing := re.search(r"Missing from .*?: (--[\w.-]+ \S+)", words):
         return f"{missing[1]} is required"
-    if typed := re.search(
-        r"(--[\w.-]+): no type matching (\S+) could .*? from \['?(.*?)'?\]", words
-    ):
-        return f"{typed[1]} takes {typed[2].replace('{None}|', '')}, got {typed[3]!r}"
+    if typed := re.search(r"(--[\w.-]+): no type matching (.+?) could .*? from \[(.*?)\]", words):
+        given = " ".join(re.findall(r"'(.*?)'", typed[3])) or typed[3]
+        return f"{typed[1]} takes {_kinds(typed[2])}, got {given!r}"
     return words
+
+
+def _kinds(words: str) -> str:
+    """Kinds of values as people read them, such as ``INT or INT INT``."""
+    kinds = (kind.strip("{}").lower() for kind in words.split("|") if kind != "{None}")
+    return " or ".join(kinds).upper()
 
 
 def print_json(value: Any) -> None:

@@ -14,6 +14,7 @@ from melastic.data.loader import ClipDataset
 from melastic.data.manifest import Clip
 from melastic.devices import reading_processes
 from melastic.errors import InputError
+from melastic.evaluation.cost import gmacs
 from melastic.evaluation.evaluate import evaluate_features, kept_patches
 from melastic.evaluation.seen import frames_through, readable_samples
 from melastic.evaluation.sweep_rows import TABLE, Row, open_table, row_of, write_rows
@@ -199,7 +200,7 @@ def _check_view(config: ModelConfig, view: View, samples: int) -> None:
             f"a patch is {patch.time} frames long, it leaves {frames} of a clip; use patches of at "
             f"most {frames} frames, or a shorter frame shift"
         )
-    patches.grid(FreqTime(frontend.num_mels, frames), patch)
+    gmacs(config, FreqTime(frontend.num_mels, frames), patch=patch, keep=view.keep)
 
 
 def _measured(

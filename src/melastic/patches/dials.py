@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Literal
 
-from melastic.errors import InputError
+from melastic.errors import InputError, check_choices
 from melastic.patches.grid import Size, freq_time
 
 LONGEST_S = 86_400
@@ -24,11 +24,12 @@ class Pooling:
     """Frames that become one."""
 
     def __post_init__(self) -> None:
-        """Refuse factors below one."""
-        if not 1 <= self.factor <= MOST_FRAMES:
+        """Refuse unknown kinds, and factors that are no number of frames."""
+        check_choices("pooling", self)
+        if not isinstance(self.factor, Integral) or not 1 <= self.factor <= MOST_FRAMES:
             raise InputError(
-                f"a pooling factor is 1 to {MOST_FRAMES:,} frames, got {self.factor:.6g}; 1 keeps "
-                "every frame"
+                f"a pooling factor is 1 to {MOST_FRAMES:,} whole frames, got {self.factor!r}; 1 "
+                "keeps every frame"
             )
 
     def __str__(self) -> str:
@@ -46,16 +47,16 @@ def check_hop(hop_ms: float) -> None:
 
 def check_length(seconds: float) -> None:
     """Refuse a length that is not a positive number of seconds."""
-    if not 0 < seconds <= LONGEST_S:
+    if not isinstance(seconds, Real) or not 0 < seconds <= LONGEST_S:
         raise InputError(
-            f"a length, a day at most, is a positive number of seconds, got {seconds}; try 1"
+            f"a length, a day at most, is a positive number of seconds, got {seconds!r}; try 1"
         )
 
 
 def check_share(keep: float) -> None:
     """Refuse a share of tokens that is none."""
-    if not 0 < keep <= 1:
-        raise InputError(f"the share of tokens kept is in (0, 1], got {keep}; try 0.9")
+    if not isinstance(keep, Real) or not 0 < keep <= 1:
+        raise InputError(f"the share of tokens kept is in (0, 1], got {keep!r}; try 0.9")
 
 
 def size_text(size: Size) -> str:

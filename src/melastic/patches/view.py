@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from melastic.errors import InputError
 from melastic.options import Hop, Length, PatchSize, PoolingOf, Share
 from melastic.patches.dials import Pooling, check_hop, check_length, check_share, size_text
 from melastic.patches.grid import freq_time
@@ -31,6 +32,11 @@ class View:
         if self.seconds is not None:
             check_length(self.seconds)
         check_share(self.keep)
+        if not isinstance(self.pooling, Pooling):
+            raise InputError(
+                f"a view's pooling is a melastic.Pooling, got {self.pooling!r}; try "
+                'melastic.Pooling(kind="mean", factor=2)'
+            )
 
     def step_ms(self, hop_ms: float) -> float:
         """Time from one frame that the model sees to the next (ms).

@@ -85,6 +85,9 @@ class ModelChoice:
     init: str | None = None
     """Trained model (run, folder or name) that weights and statistics are taken over from; kernel
     and positions are fitted, the head is kept for the same labels. None: random weights."""
+    length: Literal["auto", "init", "native"] = "auto"
+    """Where ``init`` cuts or pads clips to a fixed length: so does the new model (init), or its
+    clips keep their own (native). auto: native in ElasticAST's and melastic's presets."""
 
     @classmethod
     def of(cls, preset: str, **overrides: Any) -> "ModelChoice":

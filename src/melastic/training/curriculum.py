@@ -4,7 +4,6 @@ Whatever is drawn is a pure function of (seed, step) or of (seed, epoch, clip), 
 run, a second process and a test see the same.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from melastic.errors import InputError
 from melastic.evaluation.cost import kept_tokens
 from melastic.options import HopList, PatchSizes, PoolingList
-from melastic.patches.dials import check_hop
+from melastic.patches.dials import check_hop, check_length
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
 from melastic.randomness import generator, integer, uniform
@@ -62,7 +61,9 @@ class Draws:
             freq_time(patch)
         for hop_ms in self.hops_ms:
             check_hop(hop_ms)
-        if self.seconds is not None and not 0 < self.seconds[0] <= self.seconds[1] < math.inf:
+        for seconds in self.seconds or ():
+            check_length(seconds)
+        if self.seconds is not None and not self.seconds[0] <= self.seconds[1]:
             raise InputError(
                 f"draws.seconds are a shortest and a longest stretch, got {self.seconds}; try 0.5 5"
             )

@@ -24,12 +24,12 @@ from melastic.encoders.attention import packing_text
 from melastic.encoders.config import TransformerConfig
 from melastic.errors import InputError, unknown_name
 from melastic.evaluation.cost import tokens_of
-from melastic.frontend.normalize import fixed_frames
+from melastic.frontend.normalize import fixed_frames, frames_of
 from melastic.patches.grid import FreqTime, freq_time
-from melastic.presets import PRESETS
+from melastic.presets import ANY_LENGTH, PRESETS
 from melastic.progress import note
 from melastic.randomness import generator
-from melastic.training.config import PretrainConfig, TrainConfig
+from melastic.training.config import ModelChoice, PretrainConfig, TrainConfig
 from melastic.training.settings import told
 from melastic.training.state import saved_model
 
@@ -210,17 +210,35 @@ def build_model(
         frontend = dataclasses.replace(made_of.frontend, mean=mean, std=std)
         made_of = dataclasses.replace(made_of, frontend=frontend)
     torch.manual_seed(config.run.seed)
-    model = Classifier(beginning_as(made_of, trained.config))
+    model = Classifier(beginning_as(made_of, trained.config, native=_native(config.model)))
     anew = before is not None and config.passing.positions == "new"
     new = ", ".join(transfer(trained, model, leave=["positions"] if anew else [])) or "nothing"
-    note(f"weights of {init}; new: {new}", quiet=quiet)
+    note(f"weights of {init}; new: {new}{_length_note(model)}", quiet=quiet)
     return model
+
+
+def _native(choice: ModelChoice) -> bool:
+    """Whether clips keep their lengths whatever model a run starts from."""
+    if choice.length == "auto":
+        return choice.preset.rpartition("-")[0] in ANY_LENGTH
+    return choice.length == "native"
+
+
+def _length_note(model: Classifier) -> str:
+    """What people read of a fixed length that was taken over."""
+    frontend = model.config.frontend
+    if frontend.fixed_frames is None:
+        return ""
+    seconds = frontend.fixed_frames * frontend.hop_ms / 1000
+    return f"; all clips are cut or padded to its {seconds:g} s (not with --model.length native)"
 
 
 def check_views(
     config: TrainConfig, model: Classifier, features: Features, left_out: Container[int]
 ) -> None:
     """Refuse views under which some training clip has no patch, or that the encoder cannot read.
+
+    A teacher reads the same clips with its own patches.
 
     Raises:
         InputError: naming the sizes.
@@ -241,6 +259,7 @@ def check_views(
     shortest_ms /= 1 + config.augment.warp_time
     hops = (*draws.hops_ms, frontend.hop_ms if view.hop_ms is None else view.hop_ms)
     factor = max(pooling.factor for pooling in (*draws.poolings, view.pooling))
+    frames_of(frontend.sample_rate, frontend, hop_ms=min(hops))
     whole = max(1, int(shortest_ms / max(hops)))
     if whole < factor:
         raise InputError(
@@ -250,13 +269,16 @@ def check_views(
     least = min(hops) * min(pooling.factor for pooling in (*draws.poolings, view.pooling))
     longest_ms = max(read) * features.view.step_ms(frontend.hop_ms) * (1 + config.augment.warp_time)
     fewest = whole // factor
+    teacher = None if config.distill.teacher is None else load(config.distill.teacher).config
     for frames in (
         fixed_frames(frontend, max(hops) * factor) or fewest,
         fixed_frames(frontend, least) or max(fewest, round(longest_ms / least)),
     ):
+        size = FreqTime(frontend.num_mels, frames)
         for patch in (*draws.patches, view.patch):
-            size = FreqTime(frontend.num_mels, frames)
             model.config.patches.grid(size, None if patch is None else freq_time(patch))
+        if teacher is not None and teacher.frontend.num_mels == frontend.num_mels:
+            teacher.patches.grid(size)
 
 
 def build_sampler(

@@ -93,7 +93,7 @@ def convert(state: OfficialState, facts: ElasticAstFacts) -> Classifier:
         labels=read_labels(facts, len(tensors["head.linear.weight"])),
         task=read_task(facts),
         frontend=read_frontend(facts, grid.freq * patch.freq, facts.fixed_frames),
-        patches=PatchConfig(patch=patch, stride=patch, remainder="crop"),
+        patches=PatchConfig(patch=patch, stride=patch),
         positions=position_grid(FactorisedGrid, grid, patch, facts.hop_ms, reading="index"),
         encoder=encoder,
         pooling=pooling,
