@@ -43,6 +43,31 @@ for reverse in (False, True):
         y = program(*operands[:9])
         assert relative(y, loop.scan(operands).double()) < 2e-6
 """
+CHUNKED = """
+import melastic
+
+class Called(torch.nn.Module):
+    def forward(self, u, delta, rates, entry, reading, skip, gate, bias, ends=None):
+        u, delta, entry, reading, gate = (x.mT for x in (u, delta, entry, reading, gate))
+        return melastic.selective_scan(
+            u, delta, rates, entry, reading, skip, gate, bias, True, cu_seqlens=ends
+        ).mT
+
+def drawn(lengths, **more):
+    options = dict(skip=True, gate=True, bias=True, softplus=True)
+    return draw(lengths, dim=6, state=5, **options, **more)
+
+with melastic.scan_kernel("chunked"):
+    inputs = tuple(drawn([7], batch=2)[:8])
+    program = torch.export.export(Called(), inputs, dynamic_shapes=shapes[:8]).module()
+    for steps in (2, 7, 40):
+        operands = drawn([steps], batch=2)
+        assert relative(program(*operands[:8]), loop.scan(operands).double()) < 2e-6
+    compiled = torch.compile(Called(), backend="aot_eager", fullgraph=True)
+    operands = drawn([3, 30, 1, 5], ragged=True)
+    y = compiled(*operands[:8], operands.cu_seqlens)
+    assert relative(y, loop.scan(operands).double()) < 2e-6
+"""
 ONNX = """
 import onnxruntime, sys
 for reverse in (False, True):
@@ -69,6 +94,10 @@ def run(code, *arguments):
 
 def test_an_exported_scan_takes_any_length():
     run(EXPORT)
+
+
+def test_the_version_without_compiled_kernels_can_be_exported_and_compiled_by_its_public_name():
+    run(CHUNKED)
 
 
 @pytest.mark.skipif(

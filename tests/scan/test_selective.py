@@ -4,14 +4,20 @@ import inspect
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import melastic
 from melastic.errors import InputError
-from melastic.scan import convolution, selective
-from melastic.scan.selective import scan
+from melastic.native import scan as native
+from melastic.native.library import kernels
+from melastic.scan import chunked, convolution, selective
+from melastic.scan.operands import Operands
+from melastic.scan.ops import scan_op
+from melastic.scan.selective import causal_convolution, scan
 from tests.scan.operands import draw, oracle, relative
 
 COMPILED = """
@@ -219,6 +225,52 @@ def test_inputs_that_do_not_fit_are_refused(change, message):
 def test_borders_that_are_none_are_refused(ends):
     with pytest.raises(InputError, match="cu_seqlens rises from 0 to the length"):
         inspected(*inputs(batch=1), cu_seqlens=torch.tensor(ends))
+
+
+@pytest.mark.parametrize("number", [torch.float32, torch.float64])
+@pytest.mark.parametrize("ends", [[0, 10**8], [0, -5, 20], [0, 3, 19], [0, 7, 7, 20], [3, 20]])
+def test_borders_that_nothing_checked_before_are_refused_by_the_operators(ends, number):
+    u, delta, A, B, C = (x.to(number) for x in inputs(batch=1))
+    borders = torch.tensor(ends)
+    operands = Operands(u.mT, delta.mT, A, B.mT, C.mT, cu_seqlens=borders)
+    with pytest.raises(InputError, match="cu_seqlens rises from 0 to the length"):
+        scan_op(*operands, False)
+    taps, bias = torch.ones(6, 4, dtype=number), torch.ones(6, dtype=number)
+    with pytest.raises(InputError, match="cu_seqlens rises from 0 to the length"):
+        causal_convolution(u.mT, taps, bias, borders)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_no_states_are_kept_even_where_parameters_ask_for_them(mode, monkeypatch):
+    u, delta, A, B, C = inputs()
+    kept = []
+    for module, name in ((native, "new_starts"), (chunked._Scan, "apply")):
+        plain = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, f=plain: kept.append(f) or f(*given))
+    for kernel in ("best", "chunked"):
+        with mode(), melastic.scan_kernel(kernel):
+            melastic.selective_scan(u, delta, torch.nn.Parameter(A), B, C)
+        assert not kept
+        with melastic.scan_kernel(kernel):
+            melastic.selective_scan(u, delta, torch.nn.Parameter(A), B, C)
+        assert kept or (kernel == "best" and kernels().library is None)
+        kept.clear()
+
+
+@pytest.mark.parametrize("kernel", ["best", "chunked", "loop"])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_changes_no_gradient(kernel, reentrant):
+    given = inputs()
+
+    def gradient(run):
+        u, *others = (x.clone().requires_grad_() for x in given)
+        run(melastic.selective_scan, u, *others).square().sum().backward()
+        return u.grad
+
+    with melastic.scan_kernel(kernel):
+        expected = gradient(lambda scan, *tensors: scan(*tensors))
+        found = gradient(partial(checkpoint, use_reentrant=reentrant))
+    torch.testing.assert_close(found, expected)
 
 
 def test_an_unknown_kernel_is_refused():

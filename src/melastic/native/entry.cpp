@@ -19,7 +19,7 @@ extern const Kernels melastic_avx2, melastic_avx512;
 
 namespace {
 
-enum { OK = 0, NO_MEMORY = 1, UNKNOWN = 2 };
+enum { OK = 0, NO_MEMORY = 1, UNKNOWN = 2, WRONG_CLIPS = 3 };
 
 const char *chosen_name = 0;
 const Kernels *chosen = 0;
@@ -82,6 +82,15 @@ void on_threads(int64_t threads, void *context, Work work) {
 
 int64_t tokens_before(const Clips &clips, int64_t clip) {
     return clips.bounds ? clips.bounds[clip] - clips.bounds[0] : clip * clips.length;
+}
+
+// Borders may come from a compiled program, which checks nothing: others would write anywhere.
+bool possible(const Clips &clips) {
+    if (!clips.bounds) return true;
+    if (clips.rows != 1 || clips.clips < 1 || clips.bounds[0] != 0) return false;
+    for (int64_t i = 0; i < clips.clips; i++)
+        if (clips.bounds[i] >= clips.bounds[i + 1]) return false;
+    return clips.bounds[clips.clips] == clips.length;
 }
 
 // Tasks: blocks of channels x groups of neighbouring clips with about as many steps each.
@@ -302,6 +311,7 @@ EXPORT int64_t melastic_use(const char *name) {
 }
 
 EXPORT int64_t melastic_scan_forward(const ScanArguments *a) {
+    if (!possible(a->clips)) return WRONG_CLIPS;
     const Kernels &k = best();
     const int64_t threads = useful_threads(a->threads, a->clips, a->dim * a->state);
     Forward f = {a, &k, tasks_of(a->clips, a->dim, task_channels(a->dim, k.wide, k.lanes, threads), threads),
@@ -311,6 +321,7 @@ EXPORT int64_t melastic_scan_forward(const ScanArguments *a) {
 }
 
 EXPORT int64_t melastic_scan_backward(const ScanArguments *a) {
+    if (!possible(a->clips)) return WRONG_CLIPS;
     const Kernels &k = best();
     const int64_t threads = useful_threads(a->threads, a->clips, a->dim * a->state);
     const int64_t channels = task_channels(a->dim, k.wide, k.lanes, threads);
@@ -332,6 +343,7 @@ EXPORT int64_t melastic_scan_backward(const ScanArguments *a) {
 }
 
 EXPORT int64_t melastic_convolve_forward(const ConvArguments *a) {
+    if (!possible(a->clips)) return WRONG_CLIPS;
     const Kernels &k = best();
     const int64_t threads = useful_threads(a->threads, a->clips, a->dim * 8);
     Convolve c = {a, &k, tasks_of(a->clips, a->dim, k.lanes, threads), 0, 0};
@@ -340,6 +352,7 @@ EXPORT int64_t melastic_convolve_forward(const ConvArguments *a) {
 }
 
 EXPORT int64_t melastic_convolve_backward(const ConvArguments *a) {
+    if (!possible(a->clips)) return WRONG_CLIPS;
     const Kernels &k = best();
     const int64_t threads = useful_threads(a->threads, a->clips, a->dim * 16);
     const int64_t size = (a->dim * (a->width + 1) + 15) / 16 * 16;

@@ -36,6 +36,8 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
     Args:
         operands: inputs.
     """
+    if not torch.is_grad_enabled():
+        return forward(operands)
     return _Scan.apply(*operands)  # type: ignore[no-untyped-call]
 
 
@@ -103,8 +105,9 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        values, kept = ctx.saved_tensors[:TENSORS], ctx.saved_tensors[TENSORS:]
-        gradients = backward(dy, Operands(*values, *ctx.flags), list(kept))
+        saved = ctx.saved_tensors  # checkpoints give them once
+        operands = Operands(*saved[:TENSORS], *ctx.flags)
+        gradients = backward(dy, operands, list(saved[TENSORS:]))
         return *gradients, *[None] * (len(Operands._fields) - len(gradients))
 
 

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from melastic.errors import InputError
+
 
 class Operands(NamedTuple):
     """Inputs of a scan, channels last; any strides, any floating-point format.
@@ -67,6 +69,31 @@ def clips_of(operands: Operands) -> list[tuple[int, slice]]:
         return [(row, slice(0, length)) for row in range(batch)]
     ends = operands.cu_seqlens.tolist()
     return [(0, slice(*pair)) for pair in pairwise(ends)]
+
+
+def check_borders(cu_seqlens: Tensor | None, batch: int, length: int) -> None:
+    """Refuse borders that are not those of clips one behind the other.
+
+    Args:
+        cu_seqlens: borders; None: each row is one clip.
+        batch: rows.
+        length: steps of a row.
+
+    Raises:
+        InputError: naming the borders.
+    """
+    if cu_seqlens is None:
+        return
+    if not isinstance(cu_seqlens, Tensor):
+        raise InputError(f"cu_seqlens is a tensor, got {cu_seqlens!r}; try torch.tensor(…)")
+    ends = cu_seqlens.tolist() if cu_seqlens.ndim == 1 else []
+    rising = len(ends) > 1 and all(a < b for a, b in pairwise(ends))
+    whole = rising and not cu_seqlens.is_floating_point() and (ends[0], ends[-1]) == (0, length)
+    if batch != 1 or not whole:
+        raise InputError(
+            f"cu_seqlens rises from 0 to the length ({length}) in steps of at least 1, with a "
+            f"batch of 1; got a batch of {batch} and {ends[:4]}…{ends[-1:]}"
+        )
 
 
 def working_dtype(operands: Operands) -> torch.dtype:

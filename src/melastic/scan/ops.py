@@ -4,6 +4,8 @@
 on a CPU, Triton on CUDA, plain torch where neither is there or the numbers are float64.
 """
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,12 +15,18 @@ from torch.utils.flop_counter import register_flop_formula
 from melastic.native import scan as native
 from melastic.native.calls import serves
 from melastic.scan import chunked, convolution
-from melastic.scan.operands import Gradients, Operands
+from melastic.scan.operands import Gradients, Operands, check_borders
+
+
+@cache
+def _has_triton() -> bool:
+    """Whether Triton is installed, as it is beside torch for CUDA on Linux."""
+    return find_spec("triton") is not None
 
 
 def _for_triton(x: Tensor) -> bool:
     """Whether Triton's kernels take a tensor; they know no float64."""
-    return x.device.type == "cuda" and x.dtype != torch.float64
+    return x.device.type == "cuda" and x.dtype != torch.float64 and _has_triton()
 
 
 def _triton() -> Any:
@@ -54,6 +62,7 @@ def scan_op(
     if _for_triton(u):
         return _laid_out(_triton().forward(operands), u), u.new_empty(0)
     if not serves(u, delta, B, C, z):
+        check_borders(cu_seqlens, *u.shape[:2])
         return _laid_out(chunked.forward(operands), u), u.new_empty(0)
     if not keep_states:
         return native.forward(operands), u.new_empty(0)
@@ -159,6 +168,7 @@ def convolution_op(
         return triton_conv.forward(x, weight, bias, cu_seqlens, reverse)
     if serves(x) and weight.shape[1] <= native.WIDEST:
         return native.convolve(x, weight, bias, cu_seqlens, reverse)
+    check_borders(cu_seqlens, *x.shape[:2])
     return convolution.forward(x, weight, bias, cu_seqlens, reverse)
 
 

@@ -88,13 +88,15 @@ def _from_the_left(
     delta, drive, B, C = (_in_chunks(x) for x in (delta, drive, B, C))
     # On some processors torch's exp is low by 2e-9 on average near 0, which long clips add up.
     decays = torch.exp2(delta[..., None] * (A / log(2)))
+    # A product of decays would add up their rounding.
+    reach = torch.exp2(delta.sum(2)[..., None] * (A / log(2)))
     if firsts is not None:
-        decays = decays * ~_in_chunks(firsts[None, :, None])[..., None]
+        anew = _in_chunks(firsts[None, :, None])
+        decays, reach = decays * ~anew[..., None], reach * ~anew.any(2)[..., None]
     enters, read = drive[..., None] * B[..., None, :], C[..., None, :]
-    state, reach = enters[:, :, 0], decays[:, :, 0]
+    state = enters[:, :, 0]
     for t in range(1, STEPS):
         state = decays[:, :, t] * state + enters[:, :, t]
-        reach = reach * decays[:, :, t]
     before = [torch.zeros_like(state[:, 0])]
     for chunk in range(state.shape[1] - 1):
         before.append(reach[:, chunk] * before[-1] + state[:, chunk])

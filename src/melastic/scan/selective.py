@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -14,12 +13,13 @@ from melastic.errors import InputError, unknown_name
 from melastic.native import scan as native
 from melastic.native.calls import serves
 from melastic.scan import loop
-from melastic.scan.operands import Operands
-from melastic.scan.ops import ConvolutionFunction, ScanFunction
+from melastic.scan.operands import Operands, check_borders
+from melastic.scan.ops import ConvolutionFunction, ScanFunction, scan_op
 
 Kernel = Literal["best", "loop", "chunked", "mamba_ssm"]
-"""``best``: the compiled kernel of the device; ``loop``: the definition; ``chunked``: plain torch;
-``mamba_ssm``: the package of that name, where it is installed."""
+"""``best``: the compiled kernel of the device; ``loop``: the definition; ``chunked``: plain torch,
+which compilers and exporters see as such; ``mamba_ssm``: the package of that name, where it is
+installed."""
 
 
 class _Chosen(threading.local):
@@ -89,6 +89,7 @@ def selective_scan(
     Raises:
         InputError: if shapes, formats or borders do not fit together.
     """
+    _check_tensors(u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, delta_bias=delta_bias)
     B, C = (x.squeeze(1) if x.ndim == 4 and x.shape[1] == 1 else x for x in (B, C))
     _check(u, delta, A, B, C, D, z, delta_bias, cu_seqlens)
     operands = Operands(
@@ -117,15 +118,31 @@ def scan(operands: Operands) -> Float[Tensor, "batch length dim"]:
     if kernel == "loop":
         return loop.scan(operands)
     if kernel == "chunked":
-        from melastic.scan import chunked
-
-        return chunked.scan(operands)
+        return _in_torch(operands)
     if kernel == "mamba_ssm":
         from melastic.scan import mamba_ssm
 
         return mamba_ssm.scan(operands)
+    if not torch.is_grad_enabled():  # parameters ask for gradients all the same
+        found: Tensor = scan_op(*operands, False)[0]
+        return found
     y: Tensor = ScanFunction.apply(*operands)  # type: ignore[no-untyped-call]
     return y
+
+
+def _in_torch(operands: Operands) -> Float[Tensor, "batch length dim"]:
+    """Output of a scan by operators of torch alone; compilers can take them apart."""
+    if torch.compiler.is_exporting() and operands.cu_seqlens is None:
+        from melastic.scan import exported
+
+        return exported.scan(operands)
+    if torch.compiler.is_compiling():
+        from melastic.scan import plain
+
+        return plain.scan(operands)
+    from melastic.scan import chunked
+
+    return chunked.scan(operands)
 
 
 @torch.no_grad()
@@ -176,6 +193,14 @@ def causal_convolution(
     return y
 
 
+def _check_tensors(**operands: Tensor | None) -> None:
+    """Refuse what is no tensor, as arrays and numbers are none."""
+    for name, value in operands.items():
+        absent = value is None and name in ("D", "z", "delta_bias")
+        if not absent and not isinstance(value, Tensor):
+            raise InputError(f"{name} is a tensor, got {value!r:.60}; try torch.as_tensor(…)")
+
+
 def _check(
     u: Tensor,
     delta: Tensor,
@@ -215,19 +240,5 @@ def _check(
                 f"{name} must hold real numbers on the device of u ({u.device}), got "
                 f"{value.dtype} on {value.device}"
             )
-    if cu_seqlens is not None and not torch.compiler.is_compiling():
-        _check_borders(cu_seqlens, batch, length)
-
-
-def _check_borders(cu_seqlens: Tensor, batch: int, length: int) -> None:
-    """Refuse borders that are not those of clips one behind the other."""
-    if not isinstance(cu_seqlens, Tensor):
-        raise InputError(f"cu_seqlens is a tensor, got {cu_seqlens!r}; try torch.tensor(…)")
-    ends = cu_seqlens.tolist() if cu_seqlens.ndim == 1 else []
-    rising = len(ends) > 1 and all(a < b for a, b in pairwise(ends))
-    whole = rising and not cu_seqlens.is_floating_point() and (ends[0], ends[-1]) == (0, length)
-    if batch != 1 or not whole:
-        raise InputError(
-            f"cu_seqlens rises from 0 to the length ({length}) in steps of at least 1, with a "
-            f"batch of 1; got a batch of {batch} and {ends[:4]}…{ends[-1:]}"
-        )
+    if not torch.compiler.is_compiling():
+        check_borders(cu_seqlens, batch, length)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from melastic.scan.triton_math import sigmoid
 from melastic.scan.triton_tiles import (
+    borders,
     bounds,
     clip_count,
     clip_of,
@@ -171,7 +172,7 @@ def _call(
     span = STEPS * SPAN
     groups = batch * triton.cdiv(length, span) if cu_seqlens is None else length // span + clips
     return (triton.cdiv(dim, CHANNELS), groups), {
-        "x": view(x), "weight": small(weight), "bias": small(bias), "clips": cu_seqlens,
+        "x": view(x), "weight": small(weight), "bias": small(bias), "clips": borders(cu_seqlens, x),
         "length": length, "dim": dim, "count": clips, "SIGN": -1 if reverse else 1,
         "W": weight.shape[1], "SPAN": SPAN, "CLIPS": triton.next_power_of_2(clips),
         "T": STEPS, "E": CHANNELS,

@@ -51,6 +51,16 @@ def small(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.to(torch.float32).contiguous()
 
 
+def borders(cu_seqlens: Tensor | None, x: Tensor) -> Tensor | None:
+    """Borders of clips as the kernels read them: on the device of the input, contiguous.
+
+    Args:
+        cu_seqlens: where clips begin and end; None stays None.
+        x: the input.
+    """
+    return None if cu_seqlens is None else cu_seqlens.to(x.device).contiguous()
+
+
 def no_float64(x: Tensor) -> None:
     """Refuse what the kernels would round.
 
@@ -135,7 +145,7 @@ def arguments_of(operands: Operands) -> dict[str, Any]:
             A=A[None].contiguous() if back is None else torch.stack([A, back.to(torch.float32)]),
             D=D if D is None or back is None else 2 * D,
             bias=small(operands.delta_bias),
-            clips=operands.cu_seqlens,
+            clips=borders(operands.cu_seqlens, operands.u),
             dim=operands.u.shape[2],
             state=operands.A.shape[1],
         ),
