@@ -11,7 +11,7 @@ from melastic.recipes import load_recipe
 from melastic.serialize import to_json
 from melastic.training.compare import Compared, Finished, compare, other_clips, write_compared
 from melastic.training.config import DataConfig, RunConfig, TrainConfig
-from melastic.training.phases import phases_in
+from melastic.training.phases import Phase, phase_of, phases_in
 from melastic.training.run_folder import begin, read_run_config
 
 CONFIG = TrainConfig(name="some", phases=phases_in("2-phase"), data=DataConfig(val_share=0.1))
@@ -60,6 +60,10 @@ def test_settings_that_an_earlier_version_did_not_know_are_the_usual_ones(tmp_pa
     (tmp_path / "config.json").write_text(json.dumps(written))
     assert read_run_config(tmp_path) == CONFIG
     assert load_recipe(str(tmp_path / "config.json")) == CONFIG
+    written["phases"] = [{"operator": "mean", "factor": 2.0, "schedule": "step"}, "hop2:3", "full"]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    mean = Phase(operator="mean", factor=2.0, schedule="step")
+    assert read_run_config(tmp_path).phases == (mean, phase_of("hop2:3"), Phase())
     written["passing"]["colour"] = "red"
     (tmp_path / "config.json").write_text(json.dumps(written))
     with pytest.raises(InputError, match="colour"):

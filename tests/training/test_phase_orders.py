@@ -110,6 +110,14 @@ def test_a_course_goes_through_all_phases(tones, tmp_path):
     assert [point.epoch for point in course.points] == [1, 2, 3, 4, 5]
     assert course.end.gmacs == pytest.approx(sum(row["train_gmacs"] for row in rows))
     assert course.end.seconds == pytest.approx(rows[1]["elapsed_s"] + rows[-1]["elapsed_s"])
+    assert [row["phase"] for row in rows] == [1, 1, 2, 2, 2]
+    end = read_metrics(tmp_path)[2]
+    assert end["run_gmacs"] == pytest.approx(course.end.gmacs)
+    assert end["run_elapsed_s"] == pytest.approx(course.end.seconds)
+    assert end["run_tokens"] == sum(row["tokens"] for row in rows)
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert read_metrics(tmp_path)[-1]["ledger"] == ledger
+    assert ledger["tokens"] == end["run_tokens"]
     assert course.switches == (course.points[1]._replace(accuracy=None),)
     assert [point.accuracy for point in course.points] == [row["val"]["accuracy"] for row in rows]
 

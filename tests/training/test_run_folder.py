@@ -106,6 +106,41 @@ def test_what_is_wrong_in_the_last_phase_is_said_before_the_first(tones, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("text", ["mean40:1", "max40:1"])
+def test_a_later_phase_that_is_too_coarse_is_refused_before_the_first(tones, tmp_path, text):
+    config = replace(settings(tones), phases=(phase_of("full:1"), phase_of(text)))
+    with pytest.raises(InputError, match=f"phase {text}: .* cannot be pooled by 40"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_phase_that_other_settings_have_made_is_not_built_on(tones, tmp_path, monkeypatch):
+    config, folder = replace(settings(tones), phases=COARSE_TO_FINE), tmp_path / "run"
+    monkeypatch.setattr(Trainer, "_introduce", _stopped_in_the_second(Trainer._introduce))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, folder)
+    monkeypatch.undo()
+    for other in (
+        replace(config, data=replace(config.data, val_share=0.3)),
+        replace(config, optim=replace(config.optim, lr=0.123)),
+        replace(config, phases=(phase_of("mean2:1"), phase_of("full:1"))),
+    ):
+        with pytest.raises(InputError, match="phase-1: the saved state belongs to another conf"):
+            train(other, folder, resume=True)
+    train(config, folder, resume=True)
+
+
+def _stopped_in_the_second(introduce):
+    """The first thing that a trainer says; that of the last phase is interrupted."""
+
+    def said(trainer):
+        if trainer.stage.number == 2:
+            raise KeyboardInterrupt
+        introduce(trainer)
+
+    return said
+
+
 def test_a_process_that_has_trained_in_one_precision_is_told_to_use_a_new_one(tones, tmp_path):
     config = settings(tones, epochs=1)
     train(config, tmp_path / "one")

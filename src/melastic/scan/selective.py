@@ -198,7 +198,9 @@ def _check_tensors(**operands: Tensor | None) -> None:
     for name, value in operands.items():
         absent = value is None and name in ("D", "z", "delta_bias")
         if not absent and not isinstance(value, Tensor):
-            raise InputError(f"{name} is a tensor, got {type(value).__name__}; try torch.as_tensor(…)")
+            raise InputError(
+                f"{name} is a tensor, got {type(value).__name__}; try torch.as_tensor(…)"
+            )
 
 
 def _check(

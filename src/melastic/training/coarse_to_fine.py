@@ -24,6 +24,7 @@ from melastic.devices import cores_shared_with
 from melastic.errors import InputError
 from melastic.evaluation.cost import tokens_of
 from melastic.evaluation.course_plot import plot_ledger
+from melastic.frontend.normalize import fixed_frames
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.progress import note
 from melastic.randomness import generator, integer
@@ -33,13 +34,13 @@ from melastic.training.config import DataConfig, OptimConfig, RunConfig, TrainCo
 from melastic.training.course import course_of, epochs_in, ledger_text, summary_of
 from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
-from melastic.training.phases import Phase, with_equal_parts
+from melastic.training.phases import Phase, phase_text, with_equal_parts
 from melastic.training.reading import Library, workers_for
-from melastic.training.record import check_trackers, read_metrics
+from melastic.training.record import add_once, check_trackers, read_metrics
 from melastic.training.run_folder import CURVES, PHASE, begin, check_folder
-from melastic.training.setup import split_clips
+from melastic.training.setup import check_views, fingerprint, split_clips
 from melastic.training.stage import Stage
-from melastic.training.state import STATE
+from melastic.training.state import STATE, check_unchanged
 
 LEDGER, LEDGER_FIGURE = "ledger.json", "ledger.png"
 """What a run has cost: each phase and all; held-out accuracy against it."""
@@ -49,9 +50,9 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
     """Train a classifier and leave a run folder behind.
 
     The folder holds ``config.json``, ``metrics.jsonl``, ``model/`` (best on the held-out clips, or
-    last), ``state/`` (all that a resumed run needs) and plots; after phases ``ledger.json`` too. On
-    a CPU a run that was stopped, at
-    whatever moment, and resumed ends with the same weights as one that was not.
+    last), ``state/`` (all that a resumed run needs) and plots; after phases ``ledger.json`` too,
+    which is also the last row of ``metrics.jsonl``. On a CPU a run that was stopped, at whatever
+    moment, and resumed ends with the same weights as one that was not.
 
     Args:
         config: all settings.
@@ -80,6 +81,8 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
             trainer = Trainer(
                 settings, own, accelerator, before=before, stage=stage, library=library
             )
+            if not begun:
+                _check_later(config, trainer)
             if accelerator.is_main_process and not begun:
                 begin(config, folder)
             if accelerator.is_main_process and own != folder and not (own / STATE).exists():
@@ -92,10 +95,29 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
                 reason = said(read_metrics(own), _price(config, number), settings.optim.epochs)
                 note(reason, quiet=not accelerator.is_main_process)
             accelerator.free_memory()
+        elif accelerator.is_main_process:
+            check_unchanged(own, fingerprint(settings, split_clips(settings)))
         before = own
     if accelerator.is_main_process:
         _sum_up(config, folder)
     return model
+
+
+def _check_later(config: TrainConfig, trainer: Trainer) -> None:
+    """Refuse a run whose clips are too short for a later phase; it would stop half done."""
+    if any(phase.epochs == "auto" for phase in config.phases):
+        phases = tuple(replace(phase, epochs="equal") for phase in config.phases)
+        config = replace(config, phases=phases)
+    fixed, own = trainer.model.config.frontend, trainer.clips.features
+    for number in range(1, len(config.phases)):
+        settings = phase_config(config, number, [0] * number)
+        made_of = reference_config(settings.model.architecture)
+        frames = fixed_frames(fixed, made_of.frontend.hop_ms)
+        frontend = replace(made_of.frontend, fixed_frames=frames)
+        try:
+            check_views(settings, replace(made_of, frontend=frontend), own, trainer.failed)
+        except InputError as error:
+            raise InputError(f"phase {phase_text(config.phases[number])}: {error}") from None
 
 
 def _accelerator(run: RunConfig) -> Accelerator:
@@ -117,6 +139,7 @@ def _sum_up(config: TrainConfig, folder: Path) -> None:
     if config.phases:
         summary = summary_of(config, phases)
         write_json(folder / LEDGER, summary)
+        add_once(folder, "ledger", summary)
         note(ledger_text(summary))
     plot_ledger(course_of(phases), folder / LEDGER_FIGURE)
 
@@ -264,11 +287,15 @@ def _stage(config: TrainConfig, number: int, folder: Path) -> Stage:
     count = len(config.phases)
     if not count:
         return Stage()
-    rows = [row for i in range(number) for row in read_metrics(_folder(config, i, folder))]
+    phases = [read_metrics(_folder(config, i, folder)) for i in range(number)]
+    rows = [row for phase in phases for row in phase]
     auto = config.phases[number].epochs == "auto" and number < count - 1
     return Stage(
         name=f"phase {number + 1}/{count}, ",
+        number=number + 1,
         gmacs=sum(row.get("train_gmacs", 0.0) for row in rows),
+        tokens=sum(row.get("tokens", 0) for row in rows),
+        seconds=sum(max((row.get("elapsed_s", 0.0) for row in p), default=0.0) for p in phases),
         ends=partial(moves_on, price=_price(config, number)) if auto else None,
     )
 

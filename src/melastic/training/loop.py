@@ -75,12 +75,12 @@ class Trainer:
         self.splits = split_clips(config)
         quiet, drawn = not self.main, self.curriculum.needs_waveforms
         read = self.library.read
-        training, failed = read(config, self.splits.train, "training clips", drawn=drawn)
+        training, self.failed = read(config, self.splits.train, "training clips", drawn=drawn)
         self.held_out, _ = read(config, self.splits.val, "held-out clips")
         self.model = build_model(
-            config, self.splits, training, failed, folder=folder, before=before, quiet=quiet
+            config, self.splits, training, self.failed, folder=folder, before=before, quiet=quiet
         )
-        check_views(config, self.model, training, failed)
+        check_views(config, self.model.config, training, self.failed)
         self.clips = ClipDataset(
             training,
             self.splits.labels,
@@ -89,7 +89,7 @@ class Trainer:
             views=self.curriculum.clip,
             seed=config.run.seed,
         )
-        self.sampler = build_sampler(config, self.splits, self.model, training, failed)
+        self.sampler = build_sampler(config, self.splits, self.model, training, self.failed)
         self.task = task_of(config, self.model, self.splits)
         self.trained = self.task.module.to(accelerator.device)
         self.parts = Parts(config.optim, self.curriculum, self.clips, self.model.config)
@@ -105,7 +105,7 @@ class Trainer:
         self.objective = self.task.objective(self.wrapped)
         if before is not None and config.passing.optimizer == "carried":
             load_memory(before, self.optimizer)
-        self.progress = self._progress(list(failed.values()))
+        self.progress = self._progress(list(self.failed.values()))
         self.saved_at = time.monotonic()
 
     def _progress(self, unreadable: list[str]) -> Progress:
@@ -263,6 +263,8 @@ class Trainer:
         steps = self.sampler.epoch(progress.epoch - 1)[: progress.step_in_epoch]
         row["clips_per_s"] = sum(map(len, steps)) / seconds
         progress.train_gmacs += row["train_gmacs"]
+        progress.tokens += row["tokens"]
+        row |= self.stage.placed(progress)
         text = f"{self.stage.title(progress.epoch, config.optim.epochs)}  loss {row['loss']:.4f}"
         last = config.optim.is_over(progress.epoch, progress.step)
         if self.splits.val and (last or progress.epoch % config.run.evaluate_every == 0):

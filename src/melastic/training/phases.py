@@ -18,6 +18,8 @@ PRESETS: dict[str, tuple[float, ...]] = {
     "gradual": (4, 3, 2, 1.5, 1),
 }
 """Factors of phases by the name of all of them; fractions are left out where none can be had."""
+COARSEST = 100
+"""Largest factor of a phase: a second for a frame of 10 ms."""
 EXAMPLE = "hop4:10 hop2:10 full:20"
 STEPS = "steps"
 """What follows a number of steps, which would be epochs without it."""
@@ -48,10 +50,10 @@ class Phase:
 
     def __post_init__(self) -> None:
         """Refuse what is no compression, or no training."""
-        if not self.factor >= 1 or (isinstance(self.epochs, int) and self.epochs < 1):
+        if not 1 <= self.factor <= COARSEST or (isinstance(self.epochs, int) and self.epochs < 1):
             raise InputError(
-                f"a phase has a factor and epochs of at least 1, got {self.factor:g} and "
-                f"{self.epochs}; try hop2:10"
+                f"a phase has a factor of 1 to {COARSEST} and epochs of at least 1, got "
+                f"{self.factor:g} and {self.epochs}; try hop2:10"
             )
         if self.steps is not None and (self.steps < 1 or self.epochs != "equal"):
             raise InputError(

@@ -79,6 +79,21 @@ def _tested(folder: Path) -> bool:
     return any("test" in row for row in read_metrics(folder))
 
 
+def add_once(folder: Path, name: str, value: Any) -> None:
+    """Write what a finished run has as a row behind its last, unless it is there.
+
+    Args:
+        folder: of the run.
+        name: of the entry.
+        value: as JSON has it.
+    """
+    rows = read_metrics(folder)
+    if rows and not any(name in row for row in rows):
+        row = {"step": rows[-1]["step"], "epoch": rows[-1]["epoch"], name: value}
+        with (folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Rows of a run's metrics; a last line that was cut short is left out."""
     path = folder / METRICS

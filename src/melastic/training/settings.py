@@ -8,6 +8,7 @@ from typing import Any
 from melastic.presets import architecture_of
 from melastic.serialize import from_json, to_json
 from melastic.training.config import Distillation, PretrainConfig, TrainConfig
+from melastic.training.phases import Phase, phases_in
 
 
 def pretraining_of(config: TrainConfig) -> PretrainConfig:
@@ -45,8 +46,9 @@ def in_epochs(config: TrainConfig, per_epoch: int) -> TrainConfig:
 def config_from(given: Any, where: str) -> TrainConfig:
     """Settings as JSON has them, of pretraining if they say what is hidden.
 
-    A setting that the package did not know when they were written is what it is by default; sizes
-    that do not name an encoder, as those of a run do, are the preset's but for what they say.
+    A setting that the package did not know when they were written is what it is by default, those
+    of phases too; sizes that do not name an encoder, as those of a run do, are the preset's but for
+    what they say. Phases may be the words of the command line.
 
     Args:
         given: parsed JSON.
@@ -63,7 +65,10 @@ def config_from(given: Any, where: str) -> TrainConfig:
         sizes = model.get("architecture", {})
         if isinstance(sizes, dict) and "encoder" not in sizes:
             usual["model"]["architecture"] = to_json(architecture_of(preset))
-    return from_json(kind, _completed(given, usual), where)
+    completed = _completed(given, usual)
+    if isinstance(completed, dict) and isinstance(phases := completed.get("phases"), list):
+        completed["phases"] = [each for phase in phases for each in _phases(phase)]
+    return from_json(kind, completed, where)
 
 
 def told(config: TrainConfig) -> Any:
@@ -73,6 +78,13 @@ def told(config: TrainConfig) -> Any:
         config: all settings.
     """
     return _less(to_json(config), to_json(type(config)(name="")))
+
+
+def _phases(given: Any) -> list[Any]:
+    """Phases as JSON has them, of a word for some or of an object that may lack fields."""
+    if isinstance(given, str):
+        return [to_json(phase) for phase in phases_in(given)]
+    return [_completed(given, to_json(Phase()))]
 
 
 def _completed(given: Any, usual: Any) -> Any:

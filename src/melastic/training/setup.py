@@ -15,7 +15,7 @@ from melastic.architecture import model_config
 from melastic.checkpoints.store import digest, load
 from melastic.checkpoints.transfer import beginning_as, transfer
 from melastic.classifier import Classifier
-from melastic.config import Task
+from melastic.config import ModelConfig, Task
 from melastic.data.features import Features
 from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
@@ -213,7 +213,10 @@ def build_model(
     model = Classifier(beginning_as(made_of, trained.config, native=_native(config.model)))
     anew = before is not None and config.passing.positions == "new"
     new = ", ".join(transfer(trained, model, leave=["positions"] if anew else [])) or "nothing"
-    note(f"weights of {init}; new: {new}{_length_note(model)}", quiet=quiet)
+    parts = {name.partition(".")[0] for name in model.state_dict()}
+    gone = {name.partition(".")[0] for name in trained.state_dict()} - parts
+    left = f"; left out: {', '.join(sorted(gone))}" if gone else ""
+    note(f"weights of {init}; new: {new}{left}{_length_note(model)}", quiet=quiet)
     return model
 
 
@@ -234,7 +237,7 @@ def _length_note(model: Classifier) -> str:
 
 
 def check_views(
-    config: TrainConfig, model: Classifier, features: Features, left_out: Container[int]
+    config: TrainConfig, made_of: ModelConfig, features: Features, left_out: Container[int]
 ) -> None:
     """Refuse views under which some training clip has no patch, or that the encoder cannot read.
 
@@ -243,9 +246,9 @@ def check_views(
     Raises:
         InputError: naming the sizes.
     """
-    frontend, draws, view = model.config.frontend, config.draws, config.view
+    frontend, draws, view = made_of.frontend, config.draws, config.view
     least = view.keep if draws.keep is None else min(view.keep, *draws.keep)
-    if model.config.patches.fold is not None and least < 1:
+    if made_of.patches.fold is not None and least < 1:
         raise InputError(
             f"a window encoder reads all patches of a clip, got a share of {least:g}; leave "
             "view.keep and draws.keep out"
@@ -253,10 +256,11 @@ def check_views(
     read = [features.frames(i) for i in range(len(features.clips)) if i not in left_out]
     if not read:
         raise InputError("training needs clips, none can be read; mend the manifest")
-    shortest_ms = min(read) * features.view.step_ms(frontend.hop_ms)
+    step_ms, warp = features.view.step_ms(features.frontend.hop_ms), 1 + config.augment.warp_time
+    shortest_ms = min(read) * step_ms
     for seconds in (*(draws.seconds or ()), view.seconds):
         shortest_ms = shortest_ms if seconds is None else min(shortest_ms, 1000 * seconds)
-    shortest_ms /= 1 + config.augment.warp_time
+    shortest_ms /= warp
     hops = (*draws.hops_ms, frontend.hop_ms if view.hop_ms is None else view.hop_ms)
     factor = max(pooling.factor for pooling in (*draws.poolings, view.pooling))
     frames_of(frontend.sample_rate, frontend, hop_ms=min(hops))
@@ -267,7 +271,7 @@ def check_views(
             f"cannot be pooled by {factor}; use a shorter hop, a smaller factor or longer clips"
         )
     least = min(hops) * min(pooling.factor for pooling in (*draws.poolings, view.pooling))
-    longest_ms = max(read) * features.view.step_ms(frontend.hop_ms) * (1 + config.augment.warp_time)
+    longest_ms = max(read) * step_ms * warp
     fewest = whole // factor
     teacher = None if config.distill.teacher is None else load(config.distill.teacher).config
     for frames in (
@@ -276,7 +280,7 @@ def check_views(
     ):
         size = FreqTime(frontend.num_mels, frames)
         for patch in (*draws.patches, view.patch):
-            model.config.patches.grid(size, None if patch is None else freq_time(patch))
+            made_of.patches.grid(size, None if patch is None else freq_time(patch))
         if teacher is not None and teacher.frontend.num_mels == frontend.num_mels:
             teacher.patches.grid(size)
 
@@ -323,7 +327,10 @@ def fingerprint(config: TrainConfig, splits: Splits) -> str:
     """Digest of all that decides the weights of a run."""
     run = dataclasses.replace(config.run, trackers=(), save_every_s=0.0)
     data = dataclasses.replace(config.data, manifest=None, workers=None)
-    settings = dataclasses.replace(config, run=run, data=data)
+    optim = config.optim
+    if optim.steps is not None:  # which decide how many epochs there are
+        optim = dataclasses.replace(optim, epochs=1)
+    settings = dataclasses.replace(config, run=run, data=data, optim=optim)
     clips: list[Any] = [
         [clip.path.name, list(clip.labels), clip.start_s, clip.end_s]
         for clip in (*splits.train, *splits.val)

@@ -21,8 +21,14 @@ class Stage:
 
     name: str = ""
     """What people read in front of its epochs, such as ``phase 1/3, ``."""
+    number: int = 0
+    """Of the phase, from 1; 0: the run has none."""
     gmacs: float = 0.0
     """Operations of the phases before (10^9)."""
+    tokens: int = 0
+    """Tokens of the phases before."""
+    seconds: float = 0.0
+    """Time of their steps (s)."""
     ends: Callable[[Rows], bool] | None = None
     """Whether the phase ends, given its rows so far; None: after the epochs that it has."""
 
@@ -34,6 +40,21 @@ class Stage:
             epochs: of the phase, or the most it may have.
         """
         return f"{self.name}epoch {epoch}/{'at most ' if self.ends else ''}{epochs}"
+
+    def placed(self, progress: Progress) -> dict[str, Any]:
+        """Where an epoch stands in a run of several phases, and what that has cost so far.
+
+        Args:
+            progress: of the phase, the epoch included.
+        """
+        if not self.number:
+            return {}
+        return {
+            "phase": self.number,
+            "run_gmacs": self.gmacs + progress.train_gmacs,
+            "run_tokens": self.tokens + progress.tokens,
+            "run_elapsed_s": self.seconds + progress.elapsed_s,
+        }
 
     def is_over(
         self, progress: Progress, config: TrainConfig, folder: Path, accelerator: Accelerator

@@ -46,6 +46,8 @@ class Progress:
     """Time so far of the epoch that is under way (s)."""
     train_gmacs: float = 0.0
     """Multiply-adds of the epochs done (10^9)."""
+    tokens: int = 0
+    """Tokens of the epochs done."""
     costs: dict[str, float] = field(default_factory=dict)
     """What the steps done in the epoch that is under way have cost."""
     sums: dict[str, float] = field(default_factory=dict)
@@ -97,12 +99,7 @@ class Resumable:
             InputError: if it is damaged, or belongs to another configuration.
         """
         metadata, tensors = _read(folder / STATE)
-        progress = Progress(**json.loads(metadata["progress"]))
-        if progress.config != config:
-            raise InputError(
-                f"{folder}: the saved state belongs to another configuration or other clips; a run "
-                "is resumed with the settings and the manifest that it was started with"
-            )
+        progress = _progress_of(metadata, folder, config)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(tensors[f"model/{name}"])
@@ -113,6 +110,31 @@ class Resumable:
             self.scaler.load_state_dict(json.loads(metadata["scaler"]))
         torch.set_rng_state(tensors["rng"])
         return progress
+
+
+def check_unchanged(folder: Path, config: str) -> None:
+    """Refuse to build on a phase that other settings or clips have made.
+
+    Args:
+        folder: of a phase that has ended.
+        config: fingerprint of its settings and clips.
+
+    Raises:
+        InputError: if its state is damaged, or belongs to another configuration.
+    """
+    if (folder / STATE).exists():
+        _progress_of(_read(folder / STATE, weights=False)[0], folder, config)
+
+
+def _progress_of(metadata: dict[str, str], folder: Path, config: str) -> Progress:
+    """How far a run had come, if it is the same run."""
+    progress = Progress(**json.loads(metadata["progress"]))
+    if progress.config != config:
+        raise InputError(
+            f"{folder}: the saved state belongs to another configuration or other clips; a run "
+            "is resumed with the settings and the manifest that it was started with"
+        )
+    return progress
 
 
 def saved_model(folder: Path) -> ModelConfig | None:
