@@ -277,11 +277,6 @@ def _pooling(architecture: Architecture) -> PoolingConfig:
     if a.pooling not in ("class", "class+distillation"):
         known = ("class", "class+distillation", "mean", "attention", "token-semantic")
         raise unknown_name("pooling", str(a.pooling), known)
-    if a.class_token == "none":
-        raise InputError(
-            "a model without a class token is pooled by the mean of its tokens or by attention, got "
-            "class_token='none'; set pooling='mean' and leave class_token out"
-        )
     if a.class_token not in get_args(Place):
         raise unknown_name("place of the class token:", str(a.class_token), get_args(Place))
     tokens = 2 if a.pooling == "class+distillation" or a.class_token == "both" else 1

@@ -121,7 +121,7 @@ def test_a_phase_that_other_settings_have_made_is_not_built_on(tones, tmp_path, 
         train(config, folder)
     monkeypatch.undo()
     for other in (
-        replace(config, data=replace(config.data, val="split=train")),
+        replace(config, data=replace(config.data, val=None)),
         replace(config, optim=replace(config.optim, lr=0.123)),
         replace(config, phases=(phase_of("mean2:1"), phase_of("full:1"))),
     ):
