@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from melastic.scan import chunk, chunked, plain
+from melastic.scan import chunk, chunked, loop, plain
 from melastic.scan.operands import Gradients
 from tests.scan.operands import by_autograd, cases, cast, draw, oracle, relative
 
@@ -90,6 +90,13 @@ def test_slow_decays_do_not_add_up_errors(reverse):
     expected = oracle(operands, dy)
     for scan in (chunked.scan, plain.scan):
         agree(by_autograd(scan, operands, dy), expected, 1e-6, 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_decays_over_a_chunk_are_not_products_of_rounded_ones(seed):
+    operands = draw([4097], dim=2, state=16, step=1e-4, one_signed=True, seed=seed)
+    y = loop.scan(cast(operands, torch.float64))
+    assert relative(plain.scan(operands), y) < 5e-7
 
 
 @pytest.mark.parametrize("lengths", [[300], [1], [1] * 150, MIXED, [2, 1] * 60])
