@@ -15,6 +15,8 @@ WIDTH, DPI = 7.0, 200
 """Inches of two text columns, and pixels of an inch."""
 COLOURS = (*LINE, "#9333ea", "#be123c", "#0891b2", "#65a30d", "#525252")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "p")
+ROOM = 0.13
+"""Part of the axis that the words of a phase take; a narrower one has its number alone."""
 CEILING = 99.95
 """Accuracy (%) above which the axis goes no further."""
 TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 99, 99.5, 99.9)
@@ -137,11 +139,13 @@ def _began(course: Course) -> list[int]:
 def _mark(axes: Any, course: Course, along: Callable[[Point], float]) -> None:
     """Where phases change, as lines with the number of the phase that begins."""
     starts = [0.0, *(along(switch) for switch in course.switches)]
+    end = along(course.end)
     for number, place in enumerate(starts if course.switches else [], 1):
+        wide = [*starts, end][number] - place >= ROOM * end
         if number > 1:
             axes.axvline(place, color=MUTED, lw=0.7, ls=":", zorder=1)
         axes.annotate(
-            f"phase {number}",
+            f"phase {number}" if wide else f"{number}",
             (place, 1),
             xycoords=("data", "axes fraction"),
             xytext=(2, 1),
