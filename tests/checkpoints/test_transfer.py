@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 import melastic
-from melastic.checkpoints.transfer import transfer
+from melastic.checkpoints.transfer import dropped, transfer
 from melastic.classifier import Classifier
 from melastic.config import KernelResize, Level
 from melastic.errors import InputError
@@ -21,6 +21,13 @@ def test_an_equal_model_gives_the_same_logits(pooling, patch, positions):
     assert not torch.allclose(trained(clips), new(clips))
     assert transfer(trained, new) == []
     torch.testing.assert_close(new(clips), trained(clips))
+
+
+def test_parts_that_a_new_model_has_no_place_for_are_named():
+    trained, new = small("class"), small("mean")
+    assert dropped(trained, trained) == []
+    assert dropped(trained, new) == ["class_tokens"]
+    assert dropped(new, trained) == []
 
 
 @pytest.mark.parametrize("size", [8, 32, (16, 4)])

@@ -132,6 +132,16 @@ def test_a_clip_without_steps_changes_nothing():
 
 
 @law
+def test_borders_are_read_whatever_their_strides():
+    operands = draw([2, 3], ragged=True, dim=2, state=2, device=DEVICE, **EVERYTHING)
+    ends = torch.tensor([0, 7, 2, 7, 5, 7], device=DEVICE)[::2]
+    dy, other = torch.randn_like(operands.u), operands._replace(cu_seqlens=ends)
+    assert torch.equal(kernels().forward(operands), kernels().forward(other))
+    pairs = zip(kernels().backward(dy, operands), kernels().backward(dy, other), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+
+
+@law
 @pytest.mark.parametrize(("dim", "state"), [(1, 1), (9, 16), (2, 64)])
 def test_any_number_of_channels_and_states(dim, state, monkeypatch):
     if INTERPRETED:

@@ -71,6 +71,17 @@ def _part(name: str) -> str:
     return name.partition(".")[0]
 
 
+def dropped(source: Classifier, target: Classifier) -> list[str]:
+    """Parts of a trained model that the new one has no place for.
+
+    Args:
+        source: the trained model.
+        target: the new one.
+    """
+    theirs, new = ({*map(_part, model.state_dict())} for model in (source, target))
+    return sorted(theirs - new)
+
+
 def beginning_as(new: ModelConfig, trained: ModelConfig, *, native: bool = False) -> ModelConfig:
     """The configuration of a new model that starts from a trained one.
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from melastic.architecture import model_config
 from melastic.checkpoints.store import digest, load
-from melastic.checkpoints.transfer import beginning_as, transfer
+from melastic.checkpoints.transfer import beginning_as, dropped, transfer
 from melastic.classifier import Classifier
 from melastic.config import ModelConfig, Task
 from melastic.data.features import Features
@@ -213,9 +213,8 @@ def build_model(
     model = Classifier(beginning_as(made_of, trained.config, native=_native(config.model)))
     anew = before is not None and config.passing.positions == "new"
     new = ", ".join(transfer(trained, model, leave=["positions"] if anew else [])) or "nothing"
-    parts = {name.partition(".")[0] for name in model.state_dict()}
-    gone = {name.partition(".")[0] for name in trained.state_dict()} - parts
-    left = f"; left out: {', '.join(sorted(gone))}" if gone else ""
+    gone = ", ".join(dropped(trained, model))
+    left = f"; left out: {gone}" if gone else ""
     note(f"weights of {init}; new: {new}{left}{_length_note(model)}", quiet=quiet)
     return model
 

@@ -5,7 +5,7 @@ Source: JiuFengSC/ElasticAST da75493, described without its code; ElasticAST (ar
 Absorbed here: attention is not divided by the square root of the head's width, neither in the
 encoder nor in the pooling, so that queries are multiplied by it; the kernel is a linear layer;
 queries lie apart from keys and values; a model that averages tokens still holds the pooling that it
-does not use.
+does not use. Official clips have a multiple of 16 frames; the last patch of others is padded.
 """
 
 import math
