@@ -90,13 +90,18 @@ def test_what_is_kept_takes_no_more_memory_than_is_given(tones, cache_mb):
     assert not features.samples.cache.kept, "samples that no phase needs any more"
 
 
-def test_samples_make_room_for_spectrograms(tones):
+@pytest.mark.parametrize("cores", [1, 5])
+@pytest.mark.parametrize("kept_first", [0, 0.2, 0.5, 0.8])
+def test_samples_make_room_for_spectrograms(tones, monkeypatch, cores, kept_first):
+    monkeypatch.setattr(reading, "usable_cores", lambda: cores)
     clips = read_manifest(tones)
     alone = Features(clips, frontend_of(tones))
-    spectrograms = sum(alone[index].nbytes for index in range(len(clips)))
-    samples = Samples(clips, alone.frontend.sample_rate, cache_mb=spectrograms / 2e6 + 0.01)
+    spectrograms_mb = sum(alone[index].nbytes for index in range(len(clips))) / 1e6
+    samples = Samples(
+        clips, alone.frontend.sample_rate, cache_mb=(1 - kept_first) * spectrograms_mb + 1e-5
+    )
     features = Features(
-        clips, alone.frontend, cache_mb=spectrograms / 2e6, samples=samples, borrow=True
+        clips, alone.frontend, cache_mb=kept_first * spectrograms_mb, samples=samples, borrow=True
     )
     features.fill()
     assert len(features.cache.kept) == len(clips)

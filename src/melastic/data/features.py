@@ -38,6 +38,7 @@ class Cache:
         self.room = int(megabytes * 1_000_000)
         self.kept: dict[int, Tensor] = {}
         self.lender = lender
+        self.full = self.room <= 0 and lender is None
 
     def keep(self, index: int, value: Tensor) -> None:
         """Keep a tensor, or, where it does not fit, this one and all further ones not.
@@ -47,12 +48,12 @@ class Cache:
             value: the tensor.
         """
         with _LOCK:
-            if index in self.kept:
+            if self.full or index in self.kept:
                 return
             if value.nbytes > self.room:
                 self._borrow()
             if value.nbytes > self.room:
-                self.room = 0
+                self.full = True
                 return
             self.room -= value.nbytes
             self.kept[index] = value
@@ -66,7 +67,7 @@ class Cache:
         """The same, while the lock is held."""
         if self.lender is not None:
             self.room += self.lender.room + sum(x.nbytes for x in self.lender.kept.values())
-            self.lender.kept, self.lender.room = {}, 0
+            self.lender.kept, self.lender.room, self.lender.full = {}, 0, True
 
 
 class Samples:
@@ -233,7 +234,7 @@ class Features:
     def _reason(self, index: int) -> str | None:
         """Why a clip cannot be read; None: it can, and is kept if there is room."""
         try:
-            if self.cache.room > 0 or self.samples.cache.room > 0:
+            if not (self.cache.full and self.samples.cache.full):
                 self[index]
             self.frames(index)
         except InputError as error:
