@@ -70,9 +70,18 @@ def test_wide_and_odd_shapes_are_exact(options, shape, reverse):
 
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["bare", "everything"])
-def test_slow_decays_stay_exact_over_thousands_of_steps(options):
+@pytest.mark.parametrize("seed", range(2))
+def test_slow_decays_stay_exact_over_thousands_of_steps(options, seed):
     """An exponential that is not exactly 1 at 0 drifts here, and passes where steps are large."""
-    operands = draw([4097], dim=3, state=8, step=1e-4, one_signed=True, **options)
+    operands = draw([4097], dim=3, state=8, step=1e-4, one_signed=True, seed=seed, **options)
+    check(operands, 6e-7, 1e-5, dy=torch.rand_like(operands.u))
+
+
+@pytest.mark.parametrize("step", [1e-4, 1e-3, 3e-3])
+def test_steps_of_one_size_do_not_round_all_alike(step):
+    """The error of a decay near 1, of the same sign at every step, would add up."""
+    operands = draw([4097], dim=3, state=16, step=step, one_signed=True)
+    operands = operands._replace(delta=torch.full_like(operands.delta, step))
     check(operands, 1e-6, 1e-5, dy=torch.rand_like(operands.u))
 
 

@@ -51,27 +51,49 @@ INLINE Lanes smaller(Lanes a, Lanes b) {
 #endif
 }
 
-// 2^x = (1 + fraction) 2^whole to 1.1e-7. The fraction is exactly 0 at 0, without which slow decays
-// drift over long clips.
+// 2^x = (1 + fraction) 2^whole to 1.1e-7. The fraction is as precise: near 0, where it is all that a
+// slow decay takes away, 1 + fraction has rounded most of it off, alike at every step of a long clip.
 struct Power {
     Lanes fraction, whole;
 };
 
-INLINE Power power_of(Lanes x) {
+// 1.5 * 2^23: adding it rounds to a whole number, which 127 more makes a float's exponent.
+const float MAGIC = 12582912.0f + 127.0f;
+
+// Within what power_of takes; NaN stays NaN.
+INLINE Lanes held(Lanes x) {
 #if defined(__AVX512F__)
-    const Lanes whole = (Lanes)_mm512_roundscale_ps((__m512)x, 0);
-    const Lanes r = x - whole;
+    return x;
 #else
-    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-    const Lanes held = smaller(splat(127.0f), larger(splat(-126.0f), x));  // NaN stays NaN
-    const Lanes whole = held + magic;
-    const Lanes r = held - (whole - magic);
+    return smaller(splat(127.0f), larger(splat(-126.0f), x));
 #endif
+}
+
+INLINE Lanes whole_of(Lanes x) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_roundscale_ps((__m512)x, 0);
+#else
+    return held(x) + MAGIC;
+#endif
+}
+
+// 2^r - 1 between -0.5 and 0.5.
+INLINE Lanes fraction_of(Lanes r) {
     Lanes p = r * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
     p = p * r + 0x1.c6b752p-5f;
     p = p * r + 0x1.ebf9bcp-3f;
     p = p * r + 0x1.62e42ap-1f;
-    return {p * r, whole};
+    return p * r;
+}
+
+INLINE Power power_of(Lanes x) {
+    const Lanes whole = whole_of(x);
+#if defined(__AVX512F__)
+    const Lanes r = x - whole;
+#else
+    const Lanes r = held(x) - (whole - MAGIC);
+#endif
+    return {fraction_of(r), whole};
 }
 
 // x 2^whole, the whole number as power_of gives it.
@@ -79,17 +101,23 @@ INLINE Lanes scaled(Lanes x, Lanes whole) {
 #if defined(__AVX512F__)
     return (Lanes)_mm512_scalef_ps((__m512)x, (__m512)whole);
 #else
-    return x * (Lanes)(((Bits)whole << 23) + 0x3f800000u);
+    return x * (Lanes)((Bits)whole << 23);
 #endif
 }
 
 INLINE Lanes exp2_of(Lanes x) {
     const Power power = power_of(x);
-#if defined(__AVX512F__)
     return scaled(power.fraction + 1.0f, power.whole);
-#else
-    return (Lanes)((Bits)(power.fraction + 1.0f) + ((Bits)power.whole << 23));
-#endif
+}
+
+// 2^x h, and 2^x h + a b.
+INLINE Lanes decayed(Lanes h, Power power) {
+    const Lanes left = scaled(h, power.whole);
+    return power.fraction * left + left;
+}
+INLINE Lanes decayed(Lanes h, Power power, Lanes a, Lanes b) {
+    const Lanes left = scaled(h, power.whole);
+    return power.fraction * left + (a * b + left);
 }
 
 const float LOG2E = 0x1.715476p+0f;

@@ -46,11 +46,57 @@ INLINE void fetch(const Ahead &ahead, int64_t step) {
         __builtin_prefetch(ahead.at[v] + step * ahead.stride[v], 0, 2);  // into the second cache
 }
 
-// Advance N states through a chunk and add what is read off them to y.
+// Whether N states lose so little in all steps together that each power has the whole part 0 and what
+// they change by is no larger than they are. Not so where anything is not a number.
 template <int N>
-INLINE void advance(const float *A, float *h, const float *dt, const float *x, const float *B,
-                    const float *C, int64_t padded, float *y, int64_t steps, bool back,
-                    const Ahead &ahead) {
+INLINE bool slow(const float *A, Lanes total) {
+    Ints all = total == total;
+    for (int n = 0; n < N; n++) {
+        const Lanes x = load(A + n * LANES) * total;
+        all &= larger(x, -x) < 0.5f;
+    }
+    int both = -1;
+    for (int i = 0; i < LANES; i++) both &= all[i];
+    return both;
+}
+
+// Advance N states that are slow: what they change by is added up apart, so that they are rounded once
+// a chunk and not once a step.
+template <int N>
+INLINE void advance_slowly(const float *A, float *h, const float *dt, const float *x,
+                           const float *B, const float *C, int64_t padded, float *y,
+                           int64_t steps, bool back, const Ahead &ahead) {
+    Lanes change[N];
+    for (int n = 0; n < N; n++) change[n] = Lanes{};
+    const int64_t turn = back ? -1 : 1;
+    int64_t i = back ? steps - 1 : 0;
+    for (int64_t k = 0; k < steps; k++, i += turn) {
+        const Lanes d = load(dt + i * LANES), in = load(x + i * LANES);
+        const float *b = B + i * padded, *c = C + i * padded;
+        Lanes out = load(y + i * LANES);
+        fetch(ahead, i);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; n++) {
+            const Lanes state = load(h + n * LANES);
+            const Lanes fraction = fraction_of(d * load(A + n * LANES));
+            change[n] += fraction * (state + change[n]) + in * b[n];
+            out += (state + change[n]) * c[n];
+        }
+        store(y + i * LANES, out);
+    }
+    for (int n = 0; n < N; n++) store(h + n * LANES, load(h + n * LANES) + change[n]);
+}
+
+// Advance N states through a chunk and add what is read off them to y; `total` is the sum of the step
+// sizes.
+template <int N>
+INLINE void advance(const float *A, float *h, const float *dt, const float *x, Lanes total,
+                    const float *B, const float *C, int64_t padded, float *y, int64_t steps,
+                    bool back, const Ahead &ahead) {
+    if (slow<N>(A, total)) {
+        advance_slowly<N>(A, h, dt, x, B, C, padded, y, steps, back, ahead);
+        return;
+    }
     Lanes state[N], decay[N];
     for (int n = 0; n < N; n++) state[n] = load(h + n * LANES), decay[n] = load(A + n * LANES);
     const int64_t turn = back ? -1 : 1;
@@ -62,7 +108,7 @@ INLINE void advance(const float *A, float *h, const float *dt, const float *x, c
         fetch(ahead, i);
 #pragma GCC unroll 16
         for (int n = 0; n < N; n++) {
-            state[n] = exp2_of(d * decay[n]) * state[n] + in * b[n];
+            state[n] = decayed(state[n], power_of(d * decay[n]), in, splat(b[n]));
             out += state[n] * c[n];
         }
         store(y + i * LANES, out);
@@ -149,15 +195,19 @@ INLINE void read_inputs(const ScanArguments &a, Stretch clip, int64_t begin, int
 INLINE void scan_chunk(const ForwardScratch &s, const float *A, float *h, int64_t steps, bool back,
                        const float *dt, const float *u, float *y, Ahead ahead) {
     const int64_t padded = s.padded;
-    for (int64_t k = 0; k < steps; k++)
-        store(s.x + k * LANES, load(dt + k * LANES) * load(u + k * LANES));
+    Lanes total = {};
+    for (int64_t k = 0; k < steps; k++) {
+        const Lanes d = load(dt + k * LANES);
+        store(s.x + k * LANES, d * load(u + k * LANES));
+        total += larger(d, -d);
+    }
     int64_t n = 0;
     for (; n + MANY <= padded; n += MANY, fetch_nothing(ahead, dt))
-        advance<MANY>(A + n * LANES, h + n * LANES, dt, s.x, s.B + n, s.C + n, padded, y, steps,
-                      back, ahead);
+        advance<MANY>(A + n * LANES, h + n * LANES, dt, s.x, total, s.B + n, s.C + n, padded, y,
+                      steps, back, ahead);
     for (; n < padded; n += FEW, fetch_nothing(ahead, dt))
-        advance<FEW>(A + n * LANES, h + n * LANES, dt, s.x, s.B + n, s.C + n, padded, y, steps,
-                     back, ahead);
+        advance<FEW>(A + n * LANES, h + n * LANES, dt, s.x, total, s.B + n, s.C + n, padded, y,
+                     steps, back, ahead);
 }
 
 INLINE void write_outputs(const ScanArguments &a, const ForwardScratch &s, Stretch clip,

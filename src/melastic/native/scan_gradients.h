@@ -87,7 +87,7 @@ INLINE void pass_through(const float *A, float *h, const Rows &rows, const float
         const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
 #pragma GCC unroll 16
         for (int n = 0; n < N; n++)
-            state[n] = exp2_of(d * decay[n]) * state[n] + in * B[i * padded + n];
+            state[n] = decayed(state[n], power_of(d * decay[n]), in, splat(B[i * padded + n]));
     }
     for (int n = 0; n < N; n++) store(h + n * LANES, state[n]);
 }
@@ -112,10 +112,10 @@ INLINE void recompute(float *held, const float *A, const float *start, int64_t a
         fetch(ahead, i);
 #pragma GCC unroll 16
         for (int n = 0; n < N; n++) {
-            const Lanes e = exp2_of(d * decay[n]);
-            state[n] = e * state[n] + in * b[n];
+            const Power power = power_of(d * decay[n]);
+            state[n] = decayed(state[n], power, in, splat(b[n]));
             out += state[n] * c[n];
-            store(held + (N + n) * LANES, e);
+            store(held + (N + n) * LANES, power.fraction);
             store(held + (2 * N + n) * LANES, state[n]);
         }
         store(rows.y + i * LANES, out);
@@ -137,7 +137,7 @@ INLINE void turn_back(const float *held, float *sums, const float *A, float *g, 
         const Lanes out = load(rows.dy + i * LANES);
         const float *b = B + i * padded, *c = C + i * padded;
         const float *before = held + k * 2 * N * LANES;
-        const float *decays = before + N * LANES, *after = decays + N * LANES;
+        const float *fractions = before + N * LANES, *after = fractions + N * LANES;
         float *dB = sums + i * 2 * N * LANES, *dC = dB + N * LANES;
         fetch(ahead, i);
         Lanes more = load(rows.ddt + i * LANES), through = load(rows.ds + i * LANES);
@@ -147,9 +147,10 @@ INLINE void turn_back(const float *held, float *sums, const float *A, float *g, 
             store(dC + n * LANES, load(dC + n * LANES) + out * load(after + n * LANES));
             store(dB + n * LANES, load(dB + n * LANES) + full * in);
             through += full * b[n];
-            flow[n] = full * load(decays + n * LANES);
+            const Lanes decay = load(A + n * LANES);
+            flow[n] = decayed(full, {load(fractions + n * LANES), whole_of(d * decay)});
             const Lanes rate = flow[n] * load(before + n * LANES);
-            more += rate * load(A + n * LANES);
+            more += rate * decay;
             slope[n] += rate * d;
         }
         store(rows.ddt + i * LANES, more), store(rows.ds + i * LANES, through);
