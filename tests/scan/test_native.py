@@ -85,6 +85,12 @@ def test_steps_of_one_size_do_not_round_all_alike(step):
     check(operands, 1e-6, 1e-5, dy=torch.rand_like(operands.u))
 
 
+def test_slow_and_fast_chunks_follow_each_other():
+    operands = draw([700], dim=33, state=20, one_signed=True, both=True)
+    pace = 10.0 ** -(torch.arange(700) // 70 % 2 * 5)[None, :, None]
+    check(operands._replace(delta=operands.delta * pace), 1e-6, 5e-6)
+
+
 @pytest.mark.parametrize("softplus", [True, False])
 @pytest.mark.parametrize("name", ["u", "delta", "A", "B", "C", "D", "z", "delta_bias"])
 def test_what_is_not_a_number_stays_so(instructions, name, softplus):

@@ -46,13 +46,23 @@ INLINE void fetch(const Ahead &ahead, int64_t step) {
         __builtin_prefetch(ahead.at[v] + step * ahead.stride[v], 0, 2);  // into the second cache
 }
 
-// Whether N states lose so little in all steps together that each power has the whole part 0 and what
-// they change by is no larger than they are. Not so where anything is not a number.
+// The largest step size, or a quarter of all together, if that is more.
+INLINE Lanes pace_of(const float *dt, int64_t steps) {
+    Lanes largest = {}, total = {};
+    for (int64_t k = 0; k < steps; k++) {
+        const Lanes d = load(dt + k * LANES), size = larger(d, -d);
+        largest = larger(largest, size), total += size;
+    }
+    return larger(largest, 0.25f * total);
+}
+
+// Whether N states are so slow that each power of 2 has the whole part 0, and all together take no
+// more than three quarters away. Not so where anything is not a number.
 template <int N>
-INLINE bool slow(const float *A, Lanes total) {
-    Ints all = total == total;
+INLINE bool slow(const float *A, Lanes pace) {
+    Ints all = pace == pace;
     for (int n = 0; n < N; n++) {
-        const Lanes x = load(A + n * LANES) * total;
+        const Lanes x = load(A + n * LANES) * pace;
         all &= larger(x, -x) < 0.5f;
     }
     int both = -1;
@@ -87,13 +97,12 @@ INLINE void advance_slowly(const float *A, float *h, const float *dt, const floa
     for (int n = 0; n < N; n++) store(h + n * LANES, load(h + n * LANES) + change[n]);
 }
 
-// Advance N states through a chunk and add what is read off them to y; `total` is the sum of the step
-// sizes.
+// Advance N states through a chunk and add what is read off them to y.
 template <int N>
-INLINE void advance(const float *A, float *h, const float *dt, const float *x, Lanes total,
+INLINE void advance(const float *A, float *h, const float *dt, const float *x, Lanes pace,
                     const float *B, const float *C, int64_t padded, float *y, int64_t steps,
                     bool back, const Ahead &ahead) {
-    if (slow<N>(A, total)) {
+    if (slow<N>(A, pace)) {
         advance_slowly<N>(A, h, dt, x, B, C, padded, y, steps, back, ahead);
         return;
     }
@@ -195,18 +204,15 @@ INLINE void read_inputs(const ScanArguments &a, Stretch clip, int64_t begin, int
 INLINE void scan_chunk(const ForwardScratch &s, const float *A, float *h, int64_t steps, bool back,
                        const float *dt, const float *u, float *y, Ahead ahead) {
     const int64_t padded = s.padded;
-    Lanes total = {};
-    for (int64_t k = 0; k < steps; k++) {
-        const Lanes d = load(dt + k * LANES);
-        store(s.x + k * LANES, d * load(u + k * LANES));
-        total += larger(d, -d);
-    }
+    for (int64_t k = 0; k < steps; k++)
+        store(s.x + k * LANES, load(dt + k * LANES) * load(u + k * LANES));
+    const Lanes pace = pace_of(dt, steps);
     int64_t n = 0;
     for (; n + MANY <= padded; n += MANY, fetch_nothing(ahead, dt))
-        advance<MANY>(A + n * LANES, h + n * LANES, dt, s.x, total, s.B + n, s.C + n, padded, y,
+        advance<MANY>(A + n * LANES, h + n * LANES, dt, s.x, pace, s.B + n, s.C + n, padded, y,
                       steps, back, ahead);
     for (; n < padded; n += FEW, fetch_nothing(ahead, dt))
-        advance<FEW>(A + n * LANES, h + n * LANES, dt, s.x, total, s.B + n, s.C + n, padded, y,
+        advance<FEW>(A + n * LANES, h + n * LANES, dt, s.x, pace, s.B + n, s.C + n, padded, y,
                      steps, back, ahead);
 }
 

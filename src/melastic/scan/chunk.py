@@ -21,6 +21,8 @@ CHUNK = 2**19
 """Numbers in all the states of a chunk: a few buffers of them fit in a core's caches."""
 LONGEST = 64
 """Steps of a chunk, at most."""
+SLOW = 4.0
+"""Largest exponent of a decay over a chunk for which what states change by is added up apart."""
 
 
 class Way(NamedTuple):
@@ -155,35 +157,62 @@ class Chunk:
         """Decay of each state at each step; ``rates``, ``state channels``, are A over log 2."""
         torch.mul(self.delta[:, :, None], rates, out=out).exp2_()
 
+    def losses(self, A: Tensor) -> Tensor | None:
+        """Decays less 1, not rounded at 1 as decays are, where all are slow; None where not.
+
+        Added up over thousands of steps, the rounding of decays near 1 is all of a scan's error.
+
+        Args:
+            A: ``state channels``.
+        """
+        if self.firsts:
+            return None
+        largest = (self.delta.abs().sum(1).amax(0) * A.abs().amax(0)).amax()
+        return torch.expm1(self.delta[:, :, None] * A) if largest < SLOW else None
+
     def states(
         self,
         decays: Tensor,
+        losses: Tensor | None,
         before: Tensor,
         out: Tensor,
     ) -> Tensor:
         """State after each step, from the one before all; gives a view of the last."""
         torch.mul(self.drive[:, :, None], self.B[..., None], out=out)
-        decay, state = decays.unbind(1), out.unbind(1)
-        for t in self.order:
+        decay, state, first = decays.unbind(1), out.unbind(1), self.order[0]
+        if losses is not None:
+            out.addcmul_(losses, before[:, None])
+        elif first not in self.firsts:
+            state[first].addcmul_(decay[first], before)
+        for previous, t in pairwise(self.order):
             if t not in self.firsts:
-                state[t].addcmul_(decay[t], before)
-            before = state[t]
-        return before
+                state[t].addcmul_(decay[t], state[previous])
+        if losses is not None:
+            out.add_(before[:, None])
+        return state[self.order[-1]]
 
     def adjoints(
         self,
         dy: Tensor,
         decays: Tensor,
+        losses: Tensor | None,
         after: Tensor,
         out: Tensor,
     ) -> None:
         """Gradient of the state after each step; ``after`` is what later chunks add to the last."""
         torch.mul(dy[:, :, None], self.C[..., None], out=out)
         decay, adjoint = decays.unbind(1), out.unbind(1)
-        adjoint[self.order[-1]].add_(after)
+        if losses is None:
+            adjoint[self.order[-1]].add_(after)
+        elif self.order[0] == 0:
+            out[:, :-1].addcmul_(losses[:, 1:], after[:, None])
+        else:
+            out[:, 1:].addcmul_(losses[:, :-1], after[:, None])
         for following, t in pairwise(reversed(self.order)):
             if following not in self.firsts:
                 adjoint[t].addcmul_(decay[following], adjoint[following])
+        if losses is not None:
+            out.add_(after[:, None])
 
     def exponents(
         self,

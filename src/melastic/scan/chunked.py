@@ -151,7 +151,7 @@ def _forward_block(
         if len(kept):
             kept[index, block.rows, :, block.channels] = before
         chunk.decays(rates, decays)
-        before = chunk.states(decays, before, states).clone()
+        before = chunk.states(decays, chunk.losses(A), before, states).clone()
         y[chunk.wide] += across_states(chunk.C, states)
 
 
@@ -197,8 +197,9 @@ def _backward_block(
         chunk = Chunk(inputs, way, block, steps)
         decays, states, adjoints = chunk.within(buffers)
         chunk.decays(rates, decays)
-        chunk.states(decays, before, states)
-        chunk.adjoints(dy[chunk.wide], decays, after, adjoints)
+        losses = chunk.losses(A)
+        chunk.states(decays, losses, before, states)
+        chunk.adjoints(dy[chunk.wide], decays, losses, after, adjoints)
         if sums.read is not None:
             sums.read[chunk.wide] += across_states(chunk.C, states)
         sums.C[chunk.narrow] += across_channels(dy[chunk.wide], states)

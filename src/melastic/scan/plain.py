@@ -88,18 +88,23 @@ def _from_the_left(
     delta, drive, B, C = (_in_chunks(x) for x in (delta, drive, B, C))
     # On some processors torch's exp is low by 2e-9 on average near 0, which long clips add up.
     decays = torch.exp2(delta[..., None] * (A / log(2)))
-    # A product of decays would add up their rounding.
-    reach = torch.exp2(delta.sum(2)[..., None] * (A / log(2)))
+    # A product of decays would add up their rounding, and chunks that of a power near 1.
+    over = delta.sum(2)[..., None]
+    reach, loss = torch.exp2(over * (A / log(2))), torch.expm1(over * A)
+    near = loss > -0.5
     if firsts is not None:
         anew = _in_chunks(firsts[None, :, None])
-        decays, reach = decays * ~anew[..., None], reach * ~anew.any(2)[..., None]
+        goes_on = ~anew.any(2)[..., None]
+        decays, reach, near = decays * ~anew[..., None], reach * goes_on, near & goes_on
+    rest = torch.where(near, loss, reach)
     enters, read = drive[..., None] * B[..., None, :], C[..., None, :]
     state = enters[:, :, 0]
     for t in range(1, STEPS):
         state = decays[:, :, t] * state + enters[:, :, t]
     before = [torch.zeros_like(state[:, 0])]
     for chunk in range(state.shape[1] - 1):
-        before.append(reach[:, chunk] * before[-1] + state[:, chunk])
+        whole, last = near[:, chunk] * before[-1], before[-1]
+        before.append(whole + (rest[:, chunk] * last + state[:, chunk]))
     state, y = torch.stack(before, 1), []
     for t in range(STEPS):
         state = decays[:, :, t] * state + enters[:, :, t]
