@@ -51,6 +51,19 @@ INLINE Lanes smaller(Lanes a, Lanes b) {
 #endif
 }
 
+// Not so where a number is none.
+INLINE bool all_below(Lanes x, float limit) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(limit), _CMP_LT_OQ) == 0xffff;
+#elif defined(__AVX2__)
+    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, _mm256_set1_ps(limit), _CMP_LT_OQ)) == 0xff;
+#else
+    bool all = true;
+    for (int i = 0; i < LANES; i++) all &= x[i] < limit;
+    return all;
+#endif
+}
+
 // 2^x = (1 + fraction) 2^whole to 1.1e-7. The fraction is as precise: near 0, where it is all that a
 // slow decay takes away, 1 + fraction has rounded most of it off, alike at every step of a long clip.
 struct Power {
