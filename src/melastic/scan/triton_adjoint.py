@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from melastic.scan.operands import Gradients, Operands
-from melastic.scan.triton_math import LOG2_E, power_of_2, sigmoid
+from melastic.scan.triton_math import LOG2_E, decayed, power_of_2, sigmoid
 from melastic.scan.triton_tiles import (
     arguments_of,
     bounds,
@@ -102,8 +102,8 @@ def _sweep(
             drive = inner[:, :, None, :] * vectors_at(C, x, row, first, end, T, N)
         else:
             drive = (size * given)[:, :, None, :] * vectors_at(B, x, row, first, end, T, N)
-        decay = power_of_2(size[:, :, None, :] * decays[None], EXACT)
-        _, state = entering(decay, drive, state, T, BACK, ADJOINT)
+        scale, part = power_of_2(size[:, :, None, :] * decays[None], EXACT)
+        _, state = entering(scale, part, drive, state, T, BACK, ADJOINT, EXACT)
 
 
 @triton.jit(do_not_specialize=("length", "groups"))
@@ -134,12 +134,12 @@ def _direction(
         States that leave it, of the scan and of the adjoint; of each step the state and its
         gradient; gradients of the step size by way of the decay, and of A.
     """
-    decay = power_of_2(size * (A * LOG2_E)[None], EXACT)
-    before, state = entering(decay, drive, state, T, BACK, False)
-    after, adjoint = entering(decay, pulled, adjoint, T, not BACK, True)
+    scale, part = power_of_2(size * (A * LOG2_E)[None], EXACT)
+    before, state = entering(scale, part, drive, state, T, BACK, False, EXACT)
+    after, adjoint = entering(scale, part, pulled, adjoint, T, not BACK, True, EXACT)
     pull = after + pulled
-    through = decay * pull * before
-    held = decay * before + drive
+    through = decayed(pull, scale, part, 0.0, EXACT) * before
+    held = decayed(before, scale, part, drive, EXACT)
     to_size, to_A = tl.sum(through * A[None], axis=2), tl.sum(through * size, axis=0)
     return state, adjoint, held, pull, to_size, to_A
 

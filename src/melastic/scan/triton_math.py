@@ -37,27 +37,41 @@ def sigmoid(x):
 @triton.jit
 @no_type_check
 def power_of_2(x, EXACT: tl.constexpr):
-    """2 ** x; EXACT: to float32 accuracy, 1 at 0, from 2 ** -126 to 2 ** 127.
+    """2 ** x = scale * (1 + part); EXACT: both to float32 accuracy, from 2 ** -126 to 2 ** 127.
 
-    The instruction of a GPU is off by two units in the last place, which thousands of slow decays
-    would multiply; numbers of 16 bits are off by more. The polynomial is the Taylor series around
-    the nearest whole number, which adding 1.5 * 2 ** 23 leaves in the lowest bits.
+    The instruction of a GPU is off by two units in the last place, and 1 + part, where it is near
+    1, has rounded most of the part off: thousands of slow decays would multiply either. Numbers of
+    16 bits are off by more. The polynomial is the Taylor series around the nearest whole number,
+    which adding 1.5 * 2 ** 23 leaves in the lowest bits.
     """
     if EXACT:
         x = tl.maximum(x, -126.0, propagate_nan=tl.PropagateNan.ALL)
         x = tl.minimum(x, 127.0, propagate_nan=tl.PropagateNan.ALL)
         shifted = x + 12582912.0
-        part = x - (shifted - 12582912.0)
+        rest = x - (shifted - 12582912.0)
         series = 1.5252733804059838e-05
-        series = series * part + 0.00015403530393381606
-        series = series * part + 0.0013333558146428441
-        series = series * part + 0.0096181291076284769
-        series = series * part + 0.055504108664821576
-        series = series * part + 0.24022650695910069
-        series = series * part + 0.69314718055994529
-        series = series * part + 1.0
-        bits = series.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)
-        power = bits.to(tl.float32, bitcast=True)
+        series = series * rest + 0.00015403530393381606
+        series = series * rest + 0.0013333558146428441
+        series = series * rest + 0.0096181291076284769
+        series = series * rest + 0.055504108664821576
+        series = series * rest + 0.24022650695910069
+        series = series * rest + 0.69314718055994529
+        part = series * rest
+        bits = (shifted.to(tl.int32, bitcast=True) << 23) + 0x3F800000
+        scale = bits.to(tl.float32, bitcast=True)
     else:
-        power = tl.exp2(x)
-    return power
+        scale = tl.exp2(x)
+        part = tl.zeros_like(scale)
+    return scale, part
+
+
+@triton.jit
+@no_type_check
+def decayed(state, scale, part, term, EXACT: tl.constexpr):
+    """scale * (1 + part) * state + term, in which a part near 0 is not rounded."""
+    left = scale * state
+    if EXACT:
+        result = left + (part * left + term)
+    else:
+        result = left + term
+    return result

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from melastic.scan import triton_adjoint
 from melastic.scan.operands import Gradients, Operands
-from melastic.scan.triton_math import LOG2_E, power_of_2, sigmoid
+from melastic.scan.triton_math import LOG2_E, decayed, power_of_2, sigmoid
 from melastic.scan.triton_tiles import (
     arguments_of,
     bounds,
@@ -62,10 +62,10 @@ def _forward(
         )  # fmt: skip
         write = vectors_at(B, x, row, first, end, T, N)
         read = vectors_at(C, x, row, first, end, T, N)
-        decay = power_of_2(size[:, :, None, :] * decays[None], EXACT)
+        scale, part = power_of_2(size[:, :, None, :] * decays[None], EXACT)
         drive = (size * given)[:, :, None, :] * write
-        held, state = entering(decay, drive, state, T, REVERSE, False)
-        out = tl.sum((decay * held + drive) * read, axis=2) + skip * given
+        held, state = entering(scale, part, drive, state, T, REVERSE, False, EXACT)
+        out = tl.sum(decayed(held, scale, part, drive, EXACT) * read, axis=2) + skip * given
         if partial is not None:
             out += load(partial, row, first, steps, channels[None], inside)
         if z is not None:

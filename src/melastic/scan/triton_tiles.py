@@ -15,7 +15,7 @@ from torch import Tensor
 
 from melastic.errors import InputError
 from melastic.scan.operands import Operands
-from melastic.scan.triton_math import softplus
+from melastic.scan.triton_math import decayed, softplus
 
 LANES = 8
 """Channels side by side in a warp, 4 times over: its lanes lie along the states too."""
@@ -239,22 +239,31 @@ def once(x):
 
 @triton.jit
 @no_type_check
-def entering(decay, drive, state, STEPS: tl.constexpr, BACK: tl.constexpr, ADJOINT: tl.constexpr):
+def entering(
+    scale, part, drive, state,
+    STEPS: tl.constexpr, BACK: tl.constexpr, ADJOINT: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
     """State that enters each step of a tile, and the one that leaves the last.
 
-    ``state = decay * state + drive``; ADJOINT: ``decay * (state + drive)``; BACK: last step first.
+    ``state = decay * state + drive``; ADJOINT: ``decay * (state + drive)``; BACK: last step first;
+    a decay is ``scale * (1 + part)``, and the part is 0 unless EXACT.
     A step is picked out of a tile by a sum of the bits of all steps, those of the others being 0: a
     lane holds all steps, so that the compiler turns the sum into the name of a register.
     """
     rows = tl.arange(0, STEPS)[:, None, None, None]
-    held = tl.zeros(decay.shape, tl.float32)
-    decay, drive = decay.to(tl.int32, bitcast=True), drive.to(tl.int32, bitcast=True)
+    held = tl.zeros(scale.shape, tl.float32)
+    scale, part = scale.to(tl.int32, bitcast=True), part.to(tl.int32, bitcast=True)
+    drive = drive.to(tl.int32, bitcast=True)
     for index in tl.static_range(STEPS):
         here = rows == (STEPS - 1 - index if BACK else index)
         held = tl.where(here, state[None], held)
-        factor = tl.sum(tl.where(here, decay, 0), axis=0).to(tl.float32, bitcast=True)
+        factor = tl.sum(tl.where(here, scale, 0), axis=0).to(tl.float32, bitcast=True)
+        more = tl.sum(tl.where(here, part, 0), axis=0).to(tl.float32, bitcast=True)
         term = tl.sum(tl.where(here, drive, 0), axis=0).to(tl.float32, bitcast=True)
-        state = factor * (state + term) if ADJOINT else factor * state + term
+        if ADJOINT:
+            state = decayed(state + term, factor, more, 0.0, EXACT)
+        else:
+            state = decayed(state, factor, more, term, EXACT)
     return held, state
 
 
