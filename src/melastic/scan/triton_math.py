@@ -68,10 +68,6 @@ def power_of_2(x, EXACT: tl.constexpr):
 @triton.jit
 @no_type_check
 def decayed(state, scale, part, term, EXACT: tl.constexpr):
-    """scale * (1 + part) * state + term, in which a part near 0 is not rounded."""
+    """The state times scale * (1 + part), and term; EXACT: a part near 0 is not rounded."""
     left = scale * state
-    if EXACT:
-        result = left + (part * left + term)
-    else:
-        result = left + term
-    return result
+    return left + (part * left + term) if EXACT else left + term
