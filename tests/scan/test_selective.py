@@ -204,6 +204,18 @@ def inspected(*given, **options):
     return inspect.unwrap(melastic.selective_scan)(*given, **options)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("lengths", [[40], [5, 1, 33, 16, 70, 3]], ids=str)
+@pytest.mark.parametrize("dim", [7, 48])
+def test_the_operator_holds_what_torch_asks_of_operators(lengths, dim, keep):
+    """Its other self without numbers, its gradients, and the same output whenever it is called."""
+    options = {"gate": True, "skip": True, "bias": True, "softplus": True, "both": True}
+    operands = draw(lengths, dim=dim, state=5, ragged=len(lengths) > 1, **options)
+    inputs = [x.requires_grad_() if torch.is_tensor(x) and x.is_floating_point() else x
+              for x in operands]  # fmt: skip
+    torch.library.opcheck(scan_op, (*inputs, keep))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

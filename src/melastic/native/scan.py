@@ -53,7 +53,8 @@ def new_starts(operands: Operands) -> Float[Tensor, "ways chunks blocks state to
     chunks, state = batch * length // CHUNK + 2, operands.A.shape[1]  # never 1: export would fix it
     blocks = -(-dim // TOGETHER)
     shape = (ways, chunks, blocks, state, TOGETHER)
-    return torch.empty(shape, dtype=torch.float32, device=operands.u.device)
+    fill = torch.zeros if dim % TOGETHER else torch.empty  # the kernel fills what blocks it has
+    return fill(shape, dtype=torch.float32, device=operands.u.device)
 
 
 def backward(

@@ -248,17 +248,37 @@ INLINE void end_state(const ScanArguments &a, const ForwardScratch &s, int64_t c
                 s.h[(c / LANES * s.padded + n) * LANES + c % LANES];
 }
 
+// Where states in front of chunks are kept. A clip that begins at step s has its own from place
+// s / CHUNK on, where no other clip has any.
+INLINE int64_t places_of(const ScanArguments &a) {
+    return a.clips.rows * a.clips.length / CHUNK + 2;
+}
+INLINE int64_t first_place(const ScanArguments &a, Stretch clip) {
+    return (clip.row * a.clips.length + clip.first) / CHUNK;
+}
+
 // The states in front of a chunk that is not its clip's first, as a view "0 state channel".
-// Channels lie in blocks of TOGETHER, so that a vector of 16 channels has its states in one piece. A clip that begins at
-// step s has its states from place s / CHUNK on, where no other clip has any.
+// Channels lie in blocks of TOGETHER, so that a vector of 16 channels has its states in one piece.
 INLINE View start_of(const ScanArguments &a, Stretch clip, int way, int64_t chunk, Block sub) {
-    const int64_t first = clip.row * a.clips.length + clip.first;
-    const int64_t places = a.clips.rows * a.clips.length / CHUNK + 2;
-    const int64_t place = way * places + first / CHUNK + chunk - 1;
+    const int64_t place = way * places_of(a) + first_place(a, clip) + chunk - 1;
     const int64_t blocks = (a.dim + TOGETHER - 1) / TOGETHER;
     const int64_t block = place * blocks + sub.first / TOGETHER;
     float *data = a.starts + block * a.state * TOGETHER + sub.first % TOGETHER;
     return {data, 0, TOGETHER, 1, FLOAT32};
+}
+
+// Zeros where no chunk of a clip keeps states, up to where those of the next clip lie.
+static void clear_unused(const ScanArguments &a, int64_t number, int64_t chunks, Block block) {
+    const Stretch clip = clip_at(a.clips, number);
+    const bool last = number + 1 == a.clips.clips;
+    const int64_t end = last ? places_of(a) : first_place(a, clip_at(a.clips, number + 1));
+    const int64_t count = end - first_place(a, clip) + 1;
+    for (int way = 0; way < (a.A_back ? 2 : 1); way++)
+        for (int64_t chunk = chunks; chunk < count; chunk++)
+            for (int i = 0; i < block.subs(); i++) {
+                float *data = (float *)start_of(a, clip, way, chunk, block.sub(i)).data;
+                for (int64_t n = 0; n < a.state; n++) store(data + n * TOGETHER, Lanes{});
+            }
 }
 
 // One clip, one way or both; on the way back, what the first way has read and added up is there.
@@ -285,7 +305,7 @@ static void forward_clip(const ScanArguments &a, const ForwardScratch &s, int64_
                 const Block sub = block.sub(i);
                 if (a.starts && chunk)
                     write_typed<FLOAT32>(s.h + table, start_of(a, clip, way, chunk, sub), 0, 0,
-                                         a.state, {0, sub.count});
+                                         a.state, {0, LANES});
                 Ahead ahead;
                 fetch_nothing(ahead, dt);
                 if (chunk + 1 < chunks) {
@@ -302,6 +322,7 @@ static void forward_clip(const ScanArguments &a, const ForwardScratch &s, int64_
             if (way == ways - 1) write_outputs(a, s, clip, begin, steps, block, u, y);
         }
     }
+    if (a.starts) clear_unused(a, number, chunks, block);
     end_state(a, s, number, block);
 }
 
