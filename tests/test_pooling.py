@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import melastic
 from melastic.classifier import Classifier
-from melastic.config import MeanPooling
+from melastic.config import AttentionPooling, MeanPooling
 from melastic.errors import InputError
 from melastic.evaluation.cost import tokens_of
 from melastic.patches.grid import FreqTime
@@ -104,3 +104,14 @@ def test_nothing_but_windows_has_steps():
 def test_windows_have_no_position_table():
     with pytest.raises(InputError, match="set positions to none"):
         windows(positions="learned")
+
+
+def test_without_a_class_token_a_model_pools_by_the_mean():
+    for name in ("aum-nano", "ast-nano"):
+        model = melastic.create_model(name, num_classes=2, class_token="none")
+        assert model.class_tokens is None
+        assert model.config.pooling == MeanPooling()
+    other = melastic.create_model("aum-nano", num_classes=2, class_token="none", pooling="attention")
+    assert isinstance(other.config.pooling, AttentionPooling)
+    with pytest.raises(InputError, match=r"needs a class token, got class_token='none'; use"):
+        melastic.create_model("aum-nano", num_classes=2, class_token="none", pooling="class")

@@ -129,7 +129,8 @@ def create_model(name: str, *, num_classes: int | None = None, **overrides: Any)
         name: a preset, such as ``"ast-tiny"``.
         num_classes: how many classes; may be left out where ``labels`` are given.
         **overrides: fields of :class:`Architecture`, and ``labels``, ``task``, ``mean``, ``std``,
-            ``fixed_frames``.
+            ``fixed_frames``; ``class_token="none"`` pools by the mean, where ``pooling`` names
+            nothing else.
 
     Raises:
         InputError: if the name or an override is unknown, or sizes do not fit.
@@ -167,5 +168,12 @@ def architecture_of(name: str, **overrides: Any) -> Architecture:
     for key in overrides:
         if key not in fields:
             raise unknown_name("override", key, fields)
+    if overrides.get("class_token") == "none":
+        del overrides["class_token"]
+        if str(overrides.setdefault("pooling", "mean")).startswith("class"):
+            raise InputError(
+                f"pooling by {overrides['pooling']!r} needs a class token, got class_token='none'; "
+                "use pooling='mean' or 'attention', or a place for it"
+            )
     changed = replace(PRESETS[name], **overrides)
     return from_json(Architecture, to_json(changed), name) if overrides else changed
