@@ -111,7 +111,8 @@ def test_without_a_class_token_a_model_pools_by_the_mean():
         model = melastic.create_model(name, num_classes=2, class_token="none")
         assert model.class_tokens is None
         assert model.config.pooling == MeanPooling()
-    other = melastic.create_model("aum-nano", num_classes=2, class_token="none", pooling="attention")
+    chosen = {"num_classes": 2, "class_token": "none"}
+    other = melastic.create_model("aum-nano", pooling="attention", **chosen)
     assert isinstance(other.config.pooling, AttentionPooling)
     with pytest.raises(InputError, match=r"needs a class token, got class_token='none'; use"):
-        melastic.create_model("aum-nano", num_classes=2, class_token="none", pooling="class")
+        melastic.create_model("aum-nano", pooling="class", **chosen)
