@@ -13,6 +13,8 @@ from melastic.training.ledger import forget_peak, peak_mb
 from melastic.training.loop import Trainer
 from melastic.training.phases import Passing, phase_of, phase_text, phases_in, with_equal_parts
 from melastic.training.record import read_metrics
+from melastic.training.stage import Stage
+from melastic.training.state import Progress
 from tests.training.test_resume import last_step, same, settings, weights
 
 
@@ -147,3 +149,34 @@ def test_a_peak_of_memory_is_forgotten_when_what_it_held_is_given_back():
     assert peak_mb() == pytest.approx(high, abs=20)
     forget_peak()
     assert peak_mb() < high - 150
+
+
+@pytest.mark.parametrize(
+    ("optim", "later", "said"),
+    [
+        (OptimConfig(epochs=10), 0.0, "1:20 to go"),
+        (OptimConfig(epochs=10), 2.5, "1:45 to go"),
+        (OptimConfig(epochs=10), None, "1:20 to go in this phase"),
+        (OptimConfig(epochs=10, steps=60), 0.0, "0:40 to go"),
+    ],
+)
+def test_what_is_to_go_is_reckoned_from_what_was_done(optim, later, said):
+    done = Progress(epoch=2, step=20, elapsed_s=20.0)
+    assert Stage(later=later).to_go(done, optim) == said
+
+
+@pytest.mark.parametrize(
+    ("phases", "known"), [("hop2:2 full:1", True), ("hop2:8steps full:4steps", False)]
+)
+def test_phases_to_come_are_among_what_is_to_go(
+    tones, tmp_path, capsys, monkeypatch, phases, known
+):
+    monkeypatch.setattr("melastic.training.stage.clock_text", lambda seconds: f"<{seconds:.6f}>")
+    config = replace(settings(tones), phases=tuple(map(phase_of, phases.split())))
+    train(config, tmp_path)
+    lines = [line for line in capsys.readouterr().err.splitlines() if " to go" in line]
+    left = [float(line.split("<")[1].split(">")[0]) for line in lines]
+    assert left[-1] == 0
+    end_of_first = max(i for i, line in enumerate(lines) if "phase 1/2" in line)
+    assert (left[end_of_first] > 0) == known
+    assert ("in this phase" in lines[0]) != known

@@ -296,8 +296,22 @@ def _stage(config: TrainConfig, number: int, folder: Path) -> Stage:
         gmacs=sum(row.get("train_gmacs", 0.0) for row in rows),
         tokens=sum(row.get("tokens", 0) for row in rows),
         seconds=sum(max((row.get("elapsed_s", 0.0) for row in p), default=0.0) for p in phases),
+        later=_later(config, number),
         ends=partial(moves_on, price=_price(config, number)) if auto else None,
     )
+
+
+def _later(config: TrainConfig, number: int) -> float | None:
+    """What all phases after one cost, in its epochs; None where not all have a number of epochs."""
+    prices, lengths = _prices(config), [phase.epochs for phase in _with_lengths(config)]
+    later = [
+        length * price
+        for length, price in zip(lengths, prices, strict=True)
+        if isinstance(length, int)
+    ]
+    if len(later) < len(lengths):
+        return None
+    return sum(later[number + 1 :]) / prices[number]
 
 
 def _prices(config: TrainConfig) -> list[float]:

@@ -18,7 +18,7 @@ from melastic.data.loader import Batch, ClipDataset, load_batches
 from melastic.errors import DivergedError
 from melastic.evaluation.metrics import Metrics
 from melastic.evaluation.plots import plot_curves
-from melastic.progress import bar, clock_text
+from melastic.progress import bar
 from melastic.serialize import to_json
 from melastic.training.card import model_card
 from melastic.training.config import TrainConfig
@@ -277,11 +277,10 @@ class Trainer:
                     progress.best_epoch = progress.epoch
                     self._save_model(row)
                     text += "  best"
-        remaining = progress.elapsed_s / progress.epoch * (config.optim.epochs - progress.epoch)
         self.record.add(row)
         spent = macs_text(self.stage.gmacs + progress.train_gmacs)
         text += f"  {speed_text(row, seconds)}  {spent}"
-        self.record.note(f"{text}  {clock_text(remaining)} to go")
+        self.record.note(f"{text}  {self.stage.to_go(progress, config.optim)}")
 
     def _ended(self) -> bool:
         """Whether no epoch shall follow."""

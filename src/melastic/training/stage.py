@@ -8,7 +8,8 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from melastic.training.config import TrainConfig
+from melastic.progress import clock_text
+from melastic.training.config import OptimConfig, TrainConfig
 from melastic.training.record import read_metrics
 from melastic.training.state import Progress
 
@@ -29,6 +30,8 @@ class Stage:
     """Tokens of the phases before."""
     seconds: float = 0.0
     """Time of their steps (s)."""
+    later: float | None = 0.0
+    """Epochs of this phase that cost as much as all phases after it; None: not known."""
     ends: Callable[[Rows], bool] | None = None
     """Whether the phase ends, given its rows so far; None: after the epochs that it has."""
 
@@ -40,6 +43,19 @@ class Stage:
             epochs: of the phase, or the most it may have.
         """
         return f"{self.name}epoch {epoch}/{'at most ' if self.ends else ''}{epochs}"
+
+    def to_go(self, progress: Progress, optim: OptimConfig) -> str:
+        """How long the run still takes, by what it has taken so far.
+
+        Args:
+            progress: of the phase, an epoch at least.
+            optim: of the phase.
+        """
+        done, count = progress.epoch, optim.epochs
+        if optim.steps is not None:
+            done, count = progress.step, optim.steps
+        seconds = progress.elapsed_s / done * (count - done + (self.later or 0.0))
+        return f"{clock_text(seconds)} to go{' in this phase' if self.later is None else ''}"
 
     def placed(self, progress: Progress) -> dict[str, Any]:
         """Where an epoch stands in a run of several phases, and what that has cost so far.
