@@ -20,11 +20,8 @@ from melastic.recipes import load_recipe
 from melastic.training.config import TrainConfig
 from melastic.training.optim import build_optimizer
 from melastic.training.reading import Library, workers_for
-from melastic.training.setup import (
-    build_model,
-    build_sampler,
-    split_clips,
-)
+from melastic.training.setup import build_model, split_clips
+from melastic.training.steps import build_sampler
 
 STEPS = 12
 """Batches of one measurement."""

@@ -114,6 +114,16 @@ def test_a_later_phase_that_is_too_coarse_is_refused_before_the_first(tones, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_later_phase_whose_steps_are_too_small_is_refused_before_the_first(tones, tmp_path):
+    base = settings(tones)
+    enough = replace(phase_of("full:1"), batch_tokens=40)
+    config = replace(base, phases=(phase_of("hop2:1"), replace(enough, batch_tokens=3)))
+    with pytest.raises(InputError, match=r"phase full:1: .*longest clip, it has \d+ tokens"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(replace(base, phases=(phase_of("hop2:1"), enough)), tmp_path / "run")
+
+
 def test_a_phase_that_other_settings_have_made_is_not_built_on(tones, tmp_path, monkeypatch):
     config, folder = replace(settings(tones), phases=COARSE_TO_FINE), tmp_path / "run"
     monkeypatch.setattr(Trainer, "_introduce", _stopped_in_the_second(Trainer._introduce))

@@ -41,6 +41,7 @@ from melastic.training.run_folder import CURVES, PHASE, begin, check_folder
 from melastic.training.setup import check_views, fingerprint, split_clips
 from melastic.training.stage import Stage
 from melastic.training.state import STATE, check_unchanged
+from melastic.training.steps import check_budget
 
 LEDGER, LEDGER_FIGURE = "ledger.json", "ledger.png"
 """What a run has cost: each phase and all; held-out accuracy against it."""
@@ -104,7 +105,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
 
 
 def _check_later(config: TrainConfig, trainer: Trainer) -> None:
-    """Refuse a run whose clips are too short for a later phase; it would stop half done."""
+    """Refuse a run whose clips do not fit a later phase; it would stop half done."""
     if any(phase.epochs == "auto" for phase in config.phases):
         phases = tuple(replace(phase, epochs="equal") for phase in config.phases)
         config = replace(config, phases=phases)
@@ -114,8 +115,10 @@ def _check_later(config: TrainConfig, trainer: Trainer) -> None:
         made_of = reference_config(settings.model.architecture)
         frames = fixed_frames(fixed, made_of.frontend.hop_ms)
         frontend = replace(made_of.frontend, fixed_frames=frames)
+        made_of = replace(made_of, frontend=frontend)
         try:
-            check_views(settings, replace(made_of, frontend=frontend), own, trainer.failed)
+            check_views(settings, made_of, own, trainer.failed)
+            check_budget(settings, made_of, own, trainer.failed)
         except InputError as error:
             raise InputError(f"phase {phase_text(config.phases[number])}: {error}") from None
 

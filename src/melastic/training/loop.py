@@ -33,14 +33,13 @@ from melastic.training.run_folder import CURVES, MODEL
 from melastic.training.settings import in_epochs
 from melastic.training.setup import (
     build_model,
-    build_sampler,
     check_views,
     fingerprint,
-    rows_text,
     split_clips,
 )
 from melastic.training.stage import ALONE, Stage
 from melastic.training.state import STATE, Progress, Resumable, load_memory
+from melastic.training.steps import build_sampler, rows_text
 from melastic.training.task import MaskedMetrics, task_of
 
 

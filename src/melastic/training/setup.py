@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from melastic.architecture import model_config
 from melastic.checkpoints.store import digest, load
@@ -17,13 +16,8 @@ from melastic.checkpoints.transfer import beginning_as, dropped, transfer
 from melastic.classifier import Classifier
 from melastic.config import ModelConfig, Task
 from melastic.data.features import Features
-from melastic.data.loader import seen_frames
 from melastic.data.manifest import Clip, check_files, label_names, read_manifest, select
-from melastic.data.sampler import TokenBudgetSampler, balanced_weights
-from melastic.encoders.attention import packing_text
-from melastic.encoders.config import TransformerConfig
 from melastic.errors import InputError, unknown_name
-from melastic.evaluation.cost import tokens_of
 from melastic.frontend.normalize import fixed_frames, frames_of
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.presets import ANY_LENGTH, PRESETS
@@ -282,44 +276,6 @@ def check_views(
             made_of.patches.grid(size, None if patch is None else freq_time(patch))
         if teacher is not None and teacher.frontend.num_mels == frontend.num_mels:
             teacher.patches.grid(size)
-
-
-def build_sampler(
-    config: TrainConfig,
-    splits: Splits,
-    model: Classifier,
-    features: Features,
-    left_out: Container[int],
-) -> TokenBudgetSampler:
-    """Batches of training clips by their tokens in the run's own view, before augmentation."""
-    frontend, view = model.config.frontend, config.view
-    patch = None if view.patch is None else freq_time(view.patch)
-    tokens = []
-    for index in range(len(splits.train)):
-        if index in left_out:
-            tokens.append(1)
-            continue
-        frames = seen_frames(features.frames(index), view, frontend)
-        size = FreqTime(frontend.num_mels, frames)
-        tokens.append(tokens_of(model.config, size, patch=patch, keep=config.view.keep))
-    return TokenBudgetSampler(
-        tokens,
-        batch_tokens=config.optim.batch_tokens,
-        seed=config.run.seed,
-        weights=balanced_weights(splits.train) if config.data.balanced else None,
-        left_out=left_out,
-    )
-
-
-def rows_text(model: Classifier, sampler: TokenBudgetSampler, accelerator: Accelerator) -> str:
-    """How full the rows of the first step are, where attention needs rows; else nothing."""
-    if not isinstance(model.config.encoder, TransformerConfig):
-        return ""
-    tokens = [sampler.tokens[i] for i in sampler.epoch(0)[0]]
-    formats = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    dtype = formats.get(accelerator.mixed_precision, torch.float32)
-    said = packing_text(tokens, accelerator.device.type, dtype)
-    return f"; {said}" if said else ""
 
 
 def fingerprint(config: TrainConfig, splits: Splits) -> str:
