@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 import melastic
 from melastic.checkpoints.transfer import dropped, transfer
 from melastic.classifier import Classifier
-from melastic.config import KernelResize, Level
+from melastic.config import KernelResize, Level, MeanPooling
 from melastic.errors import InputError
 from tests.models import COMBINATIONS, MELS, small, windows
 
@@ -112,9 +112,9 @@ def test_the_rule_of_resizing_is_the_new_models():
     assert not torch.allclose(new.patch_embed.kernel, other.patch_embed.kernel)
 
 
-def test_a_run_starts_from_a_trained_model(tones, tmp_path):
-    from dataclasses import replace
-
+@pytest.mark.parametrize("leading", [0, 2])
+def test_a_run_starts_from_a_trained_model(tones, tmp_path, leading):
+    """Tokens that lead a clip without being pooled, as SSAST's do, come along."""
     from accelerate import Accelerator
 
     from melastic.training.coarse_to_fine import train
@@ -123,8 +123,11 @@ def test_a_run_starts_from_a_trained_model(tones, tmp_path):
 
     base = settings(tones, epochs=1)
     train(base, tmp_path / "first")
-    trained = melastic.load(tmp_path / "first")
-    model = replace(base.model, init=str(tmp_path / "first"))
+    made = melastic.load(tmp_path / "first")
+    trained = Classifier(replace(made.config, pooling=MeanPooling(leading=leading)))
+    trained.load_state_dict(made.state_dict(), strict=False)
+    trained.save(tmp_path / "led")
+    model = replace(base.model, init=str(tmp_path / "led"))
     run = Trainer(replace(base, model=model), tmp_path / "second", Accelerator(cpu=True))
     assert run.model.config == trained.config
     clip = [torch.randn(128, 40)]

@@ -14,7 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melastic.classifier import Classifier
-from melastic.config import TAPS, FactorisedGrid, ModelConfig, TokenSemanticPooling
+from melastic.config import (
+    TAPS,
+    FactorisedGrid,
+    MeanPooling,
+    ModelConfig,
+    TokenSemanticPooling,
+)
 from melastic.errors import InputError
 from melastic.frontend.normalize import fixed_frames
 from melastic.patches.grid import FreqTime, PatchGrid
@@ -85,8 +91,9 @@ def dropped(source: Classifier, target: Classifier) -> list[str]:
 def beginning_as(new: ModelConfig, trained: ModelConfig, *, native: bool = False) -> ModelConfig:
     """The configuration of a new model that starts from a trained one.
 
-    Statistics, a fixed length (in seconds), and what LayerNorms add to variances belong to the
-    weights; where mel bins are scaled one by one, that can make up for other statistics.
+    Statistics, a fixed length (in seconds), what LayerNorms add to variances, and tokens that lead
+    a clip without being pooled belong to the weights; where mel bins are scaled one by one, that
+    can make up for other statistics.
 
     Args:
         new: what the model shall be.
@@ -98,9 +105,11 @@ def beginning_as(new: ModelConfig, trained: ModelConfig, *, native: bool = False
     if not trained.patches.bin_scale:
         mean, std = trained.frontend.mean, trained.frontend.std
         frontend = dataclasses.replace(frontend, mean=mean, std=std)
+    both = isinstance(new.pooling, MeanPooling) and isinstance(trained.pooling, MeanPooling)
     return dataclasses.replace(
         new,
         frontend=frontend,
+        pooling=trained.pooling if both else new.pooling,
         encoder=dataclasses.replace(new.encoder, norm_eps=trained.encoder.norm_eps),
         head_norm_eps=trained.head_norm_eps,
     )
