@@ -4,6 +4,8 @@
 its rows are missing where that is not installed.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,8 +53,8 @@ def with_steps(operands: Operands) -> Operands:
 
 def doubled(operands: Operands) -> Operands:
     """The same in float64."""
-    tensors = {name: x.double() for name, x in operands._asdict().items() if isinstance(x, Tensor)}
-    return operands._replace(**tensors)
+    values: list[Any] = [x.double() if isinstance(x, Tensor) else x for x in operands]
+    return Operands(*values)
 
 
 def errors(name: str) -> list[str]:
