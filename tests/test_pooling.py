@@ -114,5 +114,8 @@ def test_without_a_class_token_a_model_pools_by_the_mean():
     chosen = {"num_classes": 2, "class_token": "none"}
     other = melastic.create_model("aum-nano", pooling="attention", **chosen)
     assert isinstance(other.config.pooling, AttentionPooling)
+    for name in ("elasticast-nano", "htsat-nano"):  # which have none anyway
+        usual = melastic.create_model(name, num_classes=2)
+        assert melastic.create_model(name, **chosen).config == usual.config
     with pytest.raises(InputError, match=r"needs a class token, got class_token='none'; use"):
         melastic.create_model("aum-nano", pooling="class", **chosen)

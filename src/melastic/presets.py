@@ -129,8 +129,8 @@ def create_model(name: str, *, num_classes: int | None = None, **overrides: Any)
         name: a preset, such as ``"ast-tiny"``.
         num_classes: how many classes; may be left out where ``labels`` are given.
         **overrides: fields of :class:`Architecture`, and ``labels``, ``task``, ``mean``, ``std``,
-            ``fixed_frames``; ``class_token="none"`` pools by the mean, where ``pooling`` names
-            nothing else.
+            ``fixed_frames``; ``class_token="none"`` pools by the mean, where neither the preset
+            nor ``pooling`` says otherwise.
 
     Raises:
         InputError: if the name or an override is unknown, or sizes do not fit.
@@ -170,7 +170,9 @@ def architecture_of(name: str, **overrides: Any) -> Architecture:
             raise unknown_name("override", key, fields)
     if overrides.get("class_token") == "none":
         del overrides["class_token"]
-        if str(overrides.setdefault("pooling", "mean")).startswith("class"):
+        if PRESETS[name].pooling.startswith("class"):
+            overrides.setdefault("pooling", "mean")
+        if str(overrides.get("pooling")).startswith("class"):
             raise InputError(
                 f"pooling by {overrides['pooling']!r} needs a class token, got class_token='none'; "
                 "use pooling='mean' or 'attention', or a place for it"

@@ -9,7 +9,7 @@ from melastic.errors import InputError
 from melastic.patches.dials import Pooling
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, train
-from melastic.training.config import DataConfig
+from melastic.training.config import DataConfig, ModelChoice
 from melastic.training.curriculum import Draws
 from melastic.training.loop import Trainer
 from melastic.training.optim import learning_rate
@@ -122,6 +122,21 @@ def test_a_later_phase_whose_steps_are_too_small_is_refused_before_the_first(ton
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     train(replace(base, phases=(phase_of("hop2:1"), enough)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("coarse", ["hop4:1", "hop1.5:1", "mean4:1", "patch2:1"])
+@pytest.mark.parametrize("patch", [(128, 1), (128, 3)])
+def test_phases_take_whatever_clips_a_run_of_one_phase_takes(tones, tmp_path, coarse, patch):
+    """Checked with the smallest budget that the run of one phase has."""
+    base = settings(tones, epochs=1)
+    preset, sizes = base.model.preset, {"depth": 1, "dim": 16, "num_heads": 2, "patch": patch}
+    model = ModelChoice.of(preset, input_size=(128, 51), pooling="mean", **sizes)
+    base = replace(base, model=model, view=View())
+    with pytest.raises(InputError, match="longest clip") as caught:
+        train(replace(base, optim=replace(base.optim, batch_tokens=2)), tmp_path / "first")
+    most = int(str(caught.value).split("it has ")[1].split()[0])
+    base = replace(base, optim=replace(base.optim, batch_tokens=most))
+    train(replace(base, phases=(phase_of(coarse), phase_of("full:1"))), tmp_path / "run")
 
 
 def test_a_phase_that_other_settings_have_made_is_not_built_on(tones, tmp_path, monkeypatch):

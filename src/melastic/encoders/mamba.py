@@ -277,7 +277,7 @@ class Mamba(nn.Module):
     def advance(
         self, x: Float[Tensor, "length dim"], carried: Sequence[Carried] | None = None
     ) -> tuple[Float[Tensor, "length dim"], list[Carried]]:
-        """The next tokens of a clip, and what to carry on: piece by piece equals all at once.
+        """The next tokens of a clip, and what to carry on: in pieces as all at once.
 
         Args:
             x: tokens that follow those before.

@@ -160,12 +160,13 @@ class Chunk:
     def losses(self, A: Tensor) -> Tensor | None:
         """Decays less 1, not rounded at 1 as decays are, where all are slow; None where not.
 
-        Added up over thousands of steps, the rounding of decays near 1 is all of a scan's error.
+        Added up over thousands of steps, the rounding of decays near 1 is all of a scan's error in
+        float32.
 
         Args:
             A: ``state channels``.
         """
-        if self.firsts:
+        if self.firsts or A.is_meta or A.dtype == torch.float64:
             return None
         largest = (self.delta.abs().sum(1).amax(0) * A.abs().amax(0)).amax()
         return torch.expm1(self.delta[:, :, None] * A) if largest < SLOW else None

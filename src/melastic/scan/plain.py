@@ -103,8 +103,8 @@ def _from_the_left(
         state = decays[:, :, t] * state + enters[:, :, t]
     before = [torch.zeros_like(state[:, 0])]
     for chunk in range(state.shape[1] - 1):
-        whole, last = near[:, chunk] * before[-1], before[-1]
-        before.append(whole + (rest[:, chunk] * last + state[:, chunk]))
+        whole = torch.where(near[:, chunk], before[-1], 0)
+        before.append(whole + (rest[:, chunk] * before[-1] + state[:, chunk]))
     state, y = torch.stack(before, 1), []
     for t in range(STEPS):
         state = decays[:, :, t] * state + enters[:, :, t]

@@ -115,7 +115,7 @@ def _check_later(config: TrainConfig, trainer: Trainer) -> None:
         made_of = reference_config(settings.model.architecture)
         frames = fixed_frames(fixed, made_of.frontend.hop_ms)
         frontend = replace(made_of.frontend, fixed_frames=frames)
-        made_of = replace(made_of, frontend=frontend)
+        made_of = replace(made_of, frontend=frontend, pooling=trainer.model.config.pooling)
         try:
             check_views(settings, made_of, own, trainer.failed)
             check_budget(settings, made_of, own, trainer.failed)
@@ -235,7 +235,8 @@ def _batch_tokens(config: TrainConfig, phase: Phase) -> int:
     """Most tokens of a step of a phase.
 
     As many clips as at full resolution have that many, and a column of patches for each clip's
-    rounding, so that whatever clip fits a step at full resolution fits one here.
+    rounding, so that whatever clip fits a step at full resolution fits one here; tokens that lead
+    a clip of the model that a run starts from are not counted.
     """
     whole = config.optim.batch_tokens
     if phase.batch_tokens is not None or config.passing.batch == "tokens":

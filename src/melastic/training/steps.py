@@ -53,7 +53,7 @@ def build_sampler(
 def check_budget(
     config: TrainConfig, made_of: ModelConfig, features: Features, left_out: Container[int]
 ) -> None:
-    """Refuse a budget that the longest clip exceeds, reckoned to a frame or two.
+    """Refuse a budget that the longest clip exceeds, by the fewest frames that it may have.
 
     Args:
         config: settings of the run.
@@ -65,8 +65,9 @@ def check_budget(
         InputError: if the longest clip has more tokens than a step.
     """
     longest = max(features.frames(i) for i in range(len(features.clips)) if i not in left_out)
-    step_ms = features.view.step_ms(features.frontend.hop_ms)
-    frames = int(longest * step_ms / config.view.step_ms(made_of.frontend.hop_ms))
+    apart_ms = (longest - 1) * features.view.step_ms(features.frontend.hop_ms)
+    hop_ms = config.view.hop_ms or made_of.frontend.hop_ms
+    frames = (1 + int(apart_ms / hop_ms)) // config.view.pooling.factor
     tokens = _tokens(config, made_of, max(1, frames))
     TokenBudgetSampler([tokens], batch_tokens=config.optim.batch_tokens, seed=0)
 
