@@ -226,5 +226,7 @@ def _table(x: Tensor | None, held: list[Tensor]) -> int | None:
     """Address of a small contiguous float32 copy."""
     if x is None:
         return None
-    held.append(x.detach().to(torch.float32).contiguous())
-    return held[-1].data_ptr()
+    if x.dtype != torch.float32 or not x.is_contiguous():
+        x = x.detach().to(torch.float32).contiguous()
+        held.append(x)
+    return x.data_ptr()
