@@ -32,6 +32,8 @@ from melastic.training.phases import OPERATORS
 
 SINGLE = "single"
 """What the others are held to."""
+BUSY = "beside other work"
+"""Is put behind the machine of a run by hand, where something else ran too."""
 ROWS: dict[str, tuple[str, ...]] = {
     SINGLE: (),
     **{
@@ -185,8 +187,9 @@ def course_of(found: dict[str, Any]) -> Course:
 
 
 def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether the seconds of two runs can be compared: both are of the same machine."""
-    return bool(one.get("machine") == other.get("machine"))
+    """Whether the seconds of two runs can be compared: both had the same machine to themselves."""
+    machine = str(one.get("machine"))
+    return machine == str(other.get("machine")) and BUSY not in machine
 
 
 def savings(
