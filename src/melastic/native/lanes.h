@@ -19,6 +19,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define INLINE_METHOD inline __attribute__((always_inline))
 
 namespace {
 

@@ -68,14 +68,36 @@ INLINE bool slow(const float *A, Lanes pace) {
     return all;
 }
 
-// Advance N states that are slow: what they change by is added up apart, so that they are rounded once
-// a chunk and not once a step.
-template <int N>
-INLINE void advance_slowly(const float *A, float *h, const float *dt, const float *x,
-                           const float *B, const float *C, int64_t padded, float *y,
-                           int64_t steps, bool back, const Ahead &ahead) {
-    Lanes change[N];
-    for (int n = 0; n < N; n++) change[n] = Lanes{};
+// N states on their way through a chunk. What slow ones change by is added up apart, so that they are
+// rounded once a chunk and not once a step.
+template <int N, bool SLOW>
+struct States {
+    Lanes state[N], decay[N], change[N];
+
+    INLINE_METHOD void begin(const float *A, const float *h) {
+        for (int n = 0; n < N; n++) {
+            state[n] = load(h + n * LANES), decay[n] = load(A + n * LANES);
+            change[n] = Lanes{};
+        }
+    }
+    // The n-th after one more step.
+    INLINE_METHOD Lanes step(int n, Lanes d, Lanes in, float b) {
+        if (!SLOW) return state[n] = decayed(state[n], power_of(d * decay[n]), in, splat(b));
+        change[n] += fraction_of(d * decay[n]) * (state[n] + change[n]) + in * b;
+        return state[n] + change[n];
+    }
+    INLINE_METHOD void end(float *h) const {
+        for (int n = 0; n < N; n++) store(h + n * LANES, SLOW ? state[n] + change[n] : state[n]);
+    }
+};
+
+// Advance N states through a chunk and add what is read off them to y.
+template <int N, bool SLOW>
+INLINE void advance_as(const float *A, float *h, const float *dt, const float *x, const float *B,
+                       const float *C, int64_t padded, float *y, int64_t steps, bool back,
+                       const Ahead &ahead) {
+    States<N, SLOW> states;
+    states.begin(A, h);
     const int64_t turn = back ? -1 : 1;
     int64_t i = back ? steps - 1 : 0;
     for (int64_t k = 0; k < steps; k++, i += turn) {
@@ -84,43 +106,20 @@ INLINE void advance_slowly(const float *A, float *h, const float *dt, const floa
         Lanes out = load(y + i * LANES);
         fetch(ahead, i);
 #pragma GCC unroll 16
-        for (int n = 0; n < N; n++) {
-            const Lanes state = load(h + n * LANES);
-            const Lanes fraction = fraction_of(d * load(A + n * LANES));
-            change[n] += fraction * (state + change[n]) + in * b[n];
-            out += (state + change[n]) * c[n];
-        }
+        for (int n = 0; n < N; n++) out += states.step(n, d, in, b[n]) * c[n];
         store(y + i * LANES, out);
     }
-    for (int n = 0; n < N; n++) store(h + n * LANES, load(h + n * LANES) + change[n]);
+    states.end(h);
 }
 
-// Advance N states through a chunk and add what is read off them to y.
 template <int N>
 INLINE void advance(const float *A, float *h, const float *dt, const float *x, Lanes pace,
                     const float *B, const float *C, int64_t padded, float *y, int64_t steps,
                     bool back, const Ahead &ahead) {
-    if (slow<N>(A, pace)) {
-        advance_slowly<N>(A, h, dt, x, B, C, padded, y, steps, back, ahead);
-        return;
-    }
-    Lanes state[N], decay[N];
-    for (int n = 0; n < N; n++) state[n] = load(h + n * LANES), decay[n] = load(A + n * LANES);
-    const int64_t turn = back ? -1 : 1;
-    int64_t i = back ? steps - 1 : 0;
-    for (int64_t k = 0; k < steps; k++, i += turn) {
-        const Lanes d = load(dt + i * LANES), in = load(x + i * LANES);
-        const float *b = B + i * padded, *c = C + i * padded;
-        Lanes out = load(y + i * LANES);
-        fetch(ahead, i);
-#pragma GCC unroll 16
-        for (int n = 0; n < N; n++) {
-            state[n] = decayed(state[n], power_of(d * decay[n]), in, splat(b[n]));
-            out += state[n] * c[n];
-        }
-        store(y + i * LANES, out);
-    }
-    for (int n = 0; n < N; n++) store(h + n * LANES, state[n]);
+    if (slow<N>(A, pace))
+        advance_as<N, true>(A, h, dt, x, B, C, padded, y, steps, back, ahead);
+    else
+        advance_as<N, false>(A, h, dt, x, B, C, padded, y, steps, back, ahead);
 }
 
 // Where a task keeps its numbers. A row has LANES floats; each vector of channels has its own rows,

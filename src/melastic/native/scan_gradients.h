@@ -76,31 +76,28 @@ struct Rows {
 };
 
 // Advance N states through a chunk without reading them.
+template <int N, bool SLOW>
+INLINE void pass_through_as(const float *A, float *h, const Rows &rows, const float *B,
+                            int64_t padded, int64_t steps, bool back) {
+    States<N, SLOW> states;
+    states.begin(A, h);
+    const int64_t turn = back ? -1 : 1;
+    int64_t i = back ? steps - 1 : 0;
+    for (int64_t k = 0; k < steps; k++, i += turn) {
+        const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; n++) states.step(n, d, in, B[i * padded + n]);
+    }
+    states.end(h);
+}
+
 template <int N>
 INLINE void pass_through(const float *A, float *h, const Rows &rows, const float *B,
                          int64_t padded, int64_t steps, bool back) {
-    const bool apart = slow<N>(A, pace_of(rows.dt, steps));  // as advance does
-    Lanes state[N], decay[N], change[N];
-    for (int n = 0; n < N; n++) {
-        state[n] = load(h + n * LANES), decay[n] = load(A + n * LANES), change[n] = Lanes{};
-    }
-    const int64_t turn = back ? -1 : 1;
-    int64_t i = back ? steps - 1 : 0;
-    for (int64_t k = 0; apart && k < steps; k++, i += turn) {
-        const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
-#pragma GCC unroll 16
-        for (int n = 0; n < N; n++) {
-            const Lanes fraction = fraction_of(d * decay[n]);
-            change[n] += fraction * (state[n] + change[n]) + in * B[i * padded + n];
-        }
-    }
-    for (int64_t k = 0; !apart && k < steps; k++, i += turn) {
-        const Lanes d = load(rows.dt + i * LANES), in = d * load(rows.u + i * LANES);
-#pragma GCC unroll 16
-        for (int n = 0; n < N; n++)
-            state[n] = decayed(state[n], power_of(d * decay[n]), in, splat(B[i * padded + n]));
-    }
-    for (int n = 0; n < N; n++) store(h + n * LANES, apart ? state[n] + change[n] : state[n]);
+    if (slow<N>(A, pace_of(rows.dt, steps)))  // as advance does
+        pass_through_as<N, true>(A, h, rows, B, padded, steps, back);
+    else
+        pass_through_as<N, false>(A, h, rows, B, padded, steps, back);
 }
 
 // States and decays of a chunk, held; what is read off the states is added to y. A step's decays lie
