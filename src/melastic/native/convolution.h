@@ -54,7 +54,7 @@ static void convolve_forward(const ConvArguments &a, Block block, int64_t from, 
             read_within(x, a.x, clip, a.reverse ? begin : begin - margin, steps + margin, block);
             for (int64_t i = 0; i < steps; i++) {
                 const Lanes sum = mixed(a, taps, x, i);
-                store(y + i * LANES, sum * sigmoid_of(sum));
+                store(y + i * LANES, silu_of(sum));
             }
             write_steps(y, a.y, clip.row, clip.first + begin, steps, block, 0);
         }

@@ -1,14 +1,9 @@
-// What Python calls: picks the instruction set, shares tasks out among threads, adds up their sums.
+// What Python calls: picks the instruction set, gives threads their tasks, adds up their sums.
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#elif defined(__APPLE__)
-#include <dispatch/dispatch.h>
-#endif
-
 #include "kernels.h"
+#include "tasks.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -56,34 +51,6 @@ const Kernels &best() {
     return *chosen;
 }
 
-// Task `first` of `threads` runs on thread 0, and so on; each thread has its own number.
-typedef void (*Work)(void *context, int64_t thread, int64_t threads);
-
-void on_threads(int64_t threads, void *context, Work work) {
-    if (threads <= 1) return work(context, 0, 1);
-#if defined(_OPENMP)
-#pragma omp parallel num_threads((int)threads)
-    work(context, omp_get_thread_num(), omp_get_num_threads());
-#elif defined(__APPLE__)
-    struct Call {
-        void *context;
-        Work work;
-        int64_t threads;
-    } call = {context, work, threads};
-    dispatch_apply_f(threads, dispatch_get_global_queue(QOS_CLASS_USER_INITIATED, 0), &call,
-                     [](void *c, size_t thread) {
-                         Call *call = (Call *)c;
-                         call->work(call->context, (int64_t)thread, call->threads);
-                     });
-#else
-    work(context, 0, 1);
-#endif
-}
-
-int64_t tokens_before(const Clips &clips, int64_t clip) {
-    return clips.bounds ? clips.bounds[clip] - clips.bounds[0] : clip * clips.length;
-}
-
 // Borders may come from a compiled program, which checks nothing: others would write anywhere.
 bool possible(const Clips &clips) {
     if (!clips.bounds) return true;
@@ -91,59 +58,6 @@ bool possible(const Clips &clips) {
     for (int64_t i = 0; i < clips.clips; i++)
         if (clips.bounds[i] >= clips.bounds[i + 1]) return false;
     return clips.bounds[clips.clips] == clips.length;
-}
-
-// Tasks: blocks of channels x groups of neighbouring clips with about as many steps each.
-struct Tasks {
-    const Clips *clips;
-    int64_t dim, lanes, blocks, groups;
-
-    int64_t count() const { return blocks * groups; }
-    int64_t first(int64_t task) const { return task / groups * lanes; }
-    int64_t channels(int64_t task) const {
-        const int64_t left = dim - first(task);
-        return left < lanes ? left : lanes;
-    }
-    // The first clip that begins at or after a group's share of all steps.
-    int64_t clip(int64_t group) const {
-        const int64_t total = tokens_before(*clips, clips->clips);
-        int64_t low = 0, high = clips->clips;
-        while (low < high) {
-            const int64_t middle = (low + high) / 2;
-            if (tokens_before(*clips, middle) * groups < group * total)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        return group == groups ? clips->clips : low;
-    }
-    int64_t from(int64_t task) const { return clip(task % groups); }
-    int64_t to(int64_t task) const { return clip(task % groups + 1); }
-};
-
-const int64_t TASKS_A_THREAD = 4;
-const int64_t WORTH_A_THREAD = 1 << 17;  // multiply-adds
-
-// Channels of a task: as many as fit, where all threads still get tasks.
-int64_t task_channels(int64_t dim, int64_t wide, int64_t lanes, int64_t threads) {
-    while (wide > lanes && (dim + wide - 1) / wide < 2 * threads) wide /= 2;
-    return wide;
-}
-
-Tasks tasks_of(const Clips &clips, int64_t dim, int64_t lanes, int64_t threads) {
-    const int64_t blocks = (dim + lanes - 1) / lanes;
-    int64_t groups = (TASKS_A_THREAD * threads + blocks - 1) / blocks;
-    if (groups > clips.clips) groups = clips.clips;
-    return {&clips, dim, lanes, blocks, groups < 1 ? 1 : groups};
-}
-
-int64_t threads_for(int64_t work, int64_t asked) {
-    const int64_t most = work / WORTH_A_THREAD + 1;
-    return asked < most ? asked : most;
-}
-
-int64_t useful_threads(int64_t asked, const Clips &clips, int64_t work_a_step) {
-    return threads_for(tokens_before(clips, clips.clips) * work_a_step, asked);
 }
 
 // Working space of a thread. It is kept for the next call, unless it is large: fresh pages cost more
@@ -314,8 +228,9 @@ EXPORT int64_t melastic_scan_forward(const ScanArguments *a) {
     if (!possible(a->clips)) return WRONG_CLIPS;
     const Kernels &k = best();
     const int64_t threads = useful_threads(a->threads, a->clips, a->dim * a->state);
-    Forward f = {a, &k, tasks_of(a->clips, a->dim, task_channels(a->dim, k.wide, k.lanes, threads), threads),
-                 0, false};
+    const int64_t channels = task_channels(a->dim, k.wide, k.lanes, threads);
+    const Tasks tasks = tasks_of(a->clips, a->dim, channels, threads);
+    Forward f = {a, &k, evened_out(tasks, threads), 0, false};
     on_threads(threads, &f, forward_work);
     return f.failed ? NO_MEMORY : OK;
 }

@@ -130,12 +130,15 @@ INLINE void chunk_gradients(const ScanArguments &a, const ScanSums &sums, const 
 INLINE void read_chunk(const ScanArguments &a, const BackwardScratch &s, Stretch clip,
                        int64_t begin, int64_t steps, Block block) {
     const int64_t apart = s.kept * LANES, at = s.at(0, begin), step = clip.first + begin;
-    read_inputs(a, clip, begin, steps, block, s.dt + at, s.u + at, s.kept);
+    read_steps(s.dt + at, a.delta, clip.row, step, steps, block, apart);
+    read_steps(s.u + at, a.u, clip.row, step, steps, block, apart);
     read_steps(s.dy + at, a.y, clip.row, step, steps, block, apart);
     if (a.z.data) read_steps(s.gate, a.z, clip.row, step, steps, block, CHUNK * LANES);
-    for (int i = 0; i < block.subs(); i++)
+    for (int i = 0; i < block.subs(); i++) {
+        const Lanes bias = channel_lanes(a.bias, block.sub(i));
         for (int64_t k = 0; k < steps; k++) {
             const int64_t own = s.at(i, begin) + k * LANES;
+            store(s.dt + own, step_size(a, load(s.dt + own), bias));
             store(s.y + own, Lanes{}), store(s.ddt + own, Lanes{}), store(s.ds + own, Lanes{});
             if (!a.z.data) continue;
             const Lanes z = load(s.gate + (i * CHUNK + k) * LANES), open = sigmoid_of(z);
@@ -143,6 +146,7 @@ INLINE void read_chunk(const ScanArguments &a, const BackwardScratch &s, Stretch
             store(s.dy + own, through * z);
             store(s.slope + own, through * (1.0f + z * (1.0f - open)));
         }
+    }
 }
 
 struct ChannelSums {

@@ -120,6 +120,31 @@ static void write_steps(const float *from, const View &view, int64_t row, int64_
     write_block<FLOAT16>(from, view, row, step, steps, block, apart);
 }
 
+// Rows of LANES floats: `step` floats from a step to the next, `sub` from a vector of channels to the
+// next.
+struct Places {
+    float *at;
+    int64_t step, sub;
+
+    float *row(int i, int64_t k) const { return at + i * sub + k * step; }
+};
+
+INLINE bool lies_in_rows(const View &view, Block block) {
+    return view.dtype == FLOAT32 && view.channel == 1 && block.count % LANES == 0;
+}
+
+INLINE Places in_place(const View &view, int64_t row, int64_t step, Block block) {
+    return {(float *)view.data + row * view.row + step * view.step + block.first, view.step, LANES};
+}
+
+// Steps of a view, where they are if these are rows; else copied to `other`.
+INLINE Places rows_read(Places other, const View &view, int64_t row, int64_t step, int64_t steps,
+                        Block block) {
+    if (lies_in_rows(view, block)) return in_place(view, row, step, block);
+    read_steps(other.at, view, row, step, steps, block, other.sub);
+    return other;
+}
+
 // Steps of a view "row step state" as rows of `padded` floats; what is beyond the last state is
 // zero.
 static void read_states(float *to, const View &view, int64_t row, int64_t step, int64_t steps,
