@@ -70,6 +70,10 @@ FAMILIES = {
                 *("--draws.share", "0.85", "--optim.epochs", "100"),
             ),
             "elasticast": ("asc-elasticast",),
+            "elasticast-long": (
+                *("asc-elasticast", "--draws.share", "0.7"),
+                *("--draws.ramp-epochs", "10"),
+            ),
             "melastic": (
                 *("asc-melastic", "--model.pooling", "attention"),
                 *("--optim.epochs", "80", "--draws.ramp-epochs", "20"),
@@ -108,7 +112,10 @@ FAMILIES = {
         whole=("flexiast-large", "flexiast-long", "melastic", "melastic-2", "melastic-long-2"),
         dashed={
             "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
-            "hop": ("ast-16", "ast-20ms", "ast-40ms", "elasticast", "elasticast-2"),
+            "hop": (
+                *("ast-16", "ast-20ms", "ast-40ms"),
+                *("elasticast", "elasticast-2", "elasticast-long"),
+            ),
         },
     ),
     "columns": Family(

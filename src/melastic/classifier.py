@@ -1,7 +1,7 @@
 """The one model: spectrograms to logits. A paper is a combination of its parts."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from melastic.frontend.audio import PathOrWaveform, samples_of
 from melastic.frontend.normalize import spectrogram_of
 from melastic.head import Head, build_head
 from melastic.inputs import Hops, Spectrograms, checked, one_hop_each, stacked
-from melastic.patches.batch import Hidden, Layout, TokenBatch, keep_tokens
+from melastic.patches.batch import Hidden, Layout, TokenBatch, keep_tokens, runs_of
 from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
 from melastic.patches.position import Placement, PositionTable, placement
@@ -190,12 +190,12 @@ class Classifier(nn.Module):
         pairs = zip(clips, hops_ms, strict=True)
         places = [self.placement(clip.shape[-1], patch, hop) for clip, hop in pairs]
         order = sorted(range(len(clips)), key=lambda i: (places[i].tokens, places[i]))
-        groups = [(place, list(run)) for place, run in groupby(order, key=places.__getitem__)]
+        equal, rest = runs_of([places[i] for i in order]), iter(order)
+        groups = [(place, list(islice(rest, count))) for count, place in equal]
         stacks = [stacked([clips[i] for i in run], place.frames) for place, run in groups]
         values = self.patch_embed(stacks, patch)
         if hidden is not None:
-            runs = [run for _, run in groups]
-            values = [hidden.put(v, run) for v, run in zip(values, runs, strict=True)]
+            values = [hidden.put(v, run) for v, (_, run) in zip(values, groups, strict=True)]
         if self.positions is not None:
             values = [
                 tokens + self.positions(place).flatten(0, 1)

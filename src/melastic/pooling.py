@@ -1,7 +1,6 @@
 """Tokens to one vector for each clip."""
 
 import math
-from itertools import groupby
 
 import torch
 from einops import rearrange
@@ -19,7 +18,7 @@ from melastic.config import (
 )
 from melastic.encoders.attention import AttentionPool
 from melastic.errors import InputError
-from melastic.patches.batch import Grid, Layout
+from melastic.patches.batch import Grid, Layout, runs_of
 
 
 def with_class_tokens(
@@ -165,10 +164,10 @@ def steps_of(
 
     Columns in which nothing of the clip lies are left out.
     """
-    runs = [(grid, len(list(run))) for grid, run in groupby(layout.grids)]
-    sizes = [clips * grid.images * math.prod(grid.shape) for grid, clips in runs]
+    runs = runs_of(layout.grids)
+    sizes = [clips * grid.images * math.prod(grid.shape) for clips, grid in runs]
     found = []
-    for (grid, clips), piece in zip(runs, x.split(sizes), strict=True):
+    for (clips, grid), piece in zip(runs, x.split(sizes), strict=True):
         lay = "(clips images bands rows time) dim -> clips images (bands time) rows dim"
         known = {"clips": clips, "images": grid.images, "bands": grid.bands}
         steps = rearrange(piece, lay, **known, time=grid.shape.time)

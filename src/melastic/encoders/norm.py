@@ -35,7 +35,8 @@ class AddNorm(nn.Module):
             more: what is added; None: nothing.
         """
         if (
-            x.dtype == torch.float32
+            not torch.compiler.is_compiling()  # compilers join the steps themselves
+            and x.dtype == torch.float32
             and x.device.type == "cpu"
             and serves(x if more is None else more)
         ):

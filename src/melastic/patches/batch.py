@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate, groupby
-from typing import NamedTuple
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -12,6 +11,25 @@ from torch import Tensor
 
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime
+
+T = TypeVar("T")
+
+
+def runs_of(entries: Sequence[T]) -> list[tuple[int, T]]:
+    """Neighbours that are equal, as (how many, what).
+
+    Not ``itertools.groupby``, which ``torch.compile`` cannot follow.
+
+    Args:
+        entries: in order.
+    """
+    runs: list[tuple[int, T]] = []
+    for entry in entries:
+        if runs and runs[-1][1] == entry:
+            runs[-1] = (runs[-1][0] + 1, entry)
+        else:
+            runs.append((1, entry))
+    return runs
 
 
 class Grid(NamedTuple):
@@ -42,15 +60,15 @@ class Layout:
     grids: tuple[Grid, ...] = ()
     """How they lie in images, where clips are folded; nothing once tokens were left out."""
 
-    @cached_property
+    @property
     def num_tokens(self) -> int:
         """Tokens of all clips."""
         return sum(self.lengths)
 
-    @cached_property
-    def runs(self) -> tuple[tuple[int, int], ...]:
+    @property
+    def runs(self) -> list[tuple[int, int]]:
         """Neighbouring clips of equal length, as (clips, length)."""
-        return tuple((len(list(run)), length) for length, run in groupby(self.lengths))
+        return runs_of(self.lengths)
 
     def cu_seqlens(self, device: torch.device) -> Int[Tensor, " clips_plus_one"]:
         """Where each clip begins, and where the last ends: what variable-length kernels take."""
@@ -61,19 +79,20 @@ class Layout:
 
         ``torch.split`` and not slices: each slice's backward pass fills a tensor of full size.
         """
-        pieces = torch.split(x, [clips * length for clips, length in self.runs])
-        return [piece.unflatten(0, run) for piece, run in zip(pieces, self.runs, strict=True)]
+        runs = self.runs
+        pieces = torch.split(x, [clips * length for clips, length in runs])
+        return [piece.unflatten(0, run) for piece, run in zip(pieces, runs, strict=True)]
 
     def join(self, pieces: list[Shaped[Tensor, "_ _ ..."]]) -> Shaped[Tensor, "tokens ..."]:
         """The inverse of :meth:`split`."""
         flat = [piece.flatten(0, 1) for piece in pieces]
         return flat[0] if len(flat) == 1 else torch.cat(flat)
 
-    @cached_property
-    def images(self) -> tuple[tuple[int, FreqTime], ...]:
+    @property
+    def images(self) -> list[tuple[int, FreqTime]]:
         """Neighbouring images of equal shape, as (images, shape)."""
-        groups = groupby(self.grids, key=lambda grid: grid.shape)
-        return tuple((sum(grid.images for grid in run), shape) for shape, run in groups)
+        shapes = [grid.shape for grid in self.grids for _ in range(grid.images)]
+        return runs_of(shapes)
 
     def halved(self) -> "Layout":
         """The layout after every four neighbours of an image have become one token."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from melastic.errors import InputError, unknown_name
 from melastic.native import scan as native
 from melastic.native.calls import serves
-from melastic.scan import loop
+from melastic.scan import convolution, loop
 from melastic.scan.operands import Operands, check_borders
 from melastic.scan.ops import ConvolutionFunction, ScanFunction, scan_op
 
@@ -187,6 +187,8 @@ def causal_convolution(
         cu_seqlens: where clips begin and end, batch 1; None: each row is one clip.
         reverse: whether the taps reach into the future instead: ``x[t + (width - 1) - k]``.
     """
+    if _chosen.kernel in ("loop", "chunked"):
+        return convolution.forward(x, weight, bias, cu_seqlens, reverse)
     y: Tensor = ConvolutionFunction.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, cu_seqlens, reverse
     )
