@@ -252,6 +252,22 @@ def test_borders_that_nothing_checked_before_are_refused_by_the_operators(ends, 
         causal_convolution(u.mT, taps, bias, borders)
 
 
+@pytest.mark.parametrize("number", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("spoilt", "reverse"), [(4, False), (5, True)])
+def test_an_infinite_number_at_a_border_stays_in_its_clip(spoilt, reverse, number):
+    x, dy = (torch.randn(1, 12, 6, dtype=number) for _ in range(2))
+    x[:, spoilt] = torch.inf
+    dy[:, spoilt] = torch.inf
+    given = [x, torch.rand(6, 4, dtype=number), torch.rand(6, dtype=number)]
+    borders, other = torch.tensor([0, 5, 12]), slice(0, 5) if reverse else slice(5, 12)
+    for found in (
+        causal_convolution(*given, borders, reverse=reverse),
+        convolution.forward(*given, borders, reverse),
+        convolution.backward(dy, *given, borders, reverse)[0],
+    ):
+        assert found[:, other].isfinite().all()
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_no_states_are_kept_even_where_parameters_ask_for_them(mode, monkeypatch):
     u, delta, A, B, C = inputs()

@@ -153,7 +153,7 @@ INLINE Lanes one_minus_exp_of(Lanes x) {
 INLINE Lanes silu_of(Lanes x) { return x / (1.0f + exp2_of(x * -LOG2E)); }
 INLINE Lanes sigmoid_of(Lanes x) { return 1.0f / (1.0f + exp2_of(x * -LOG2E)); }
 
-// log(1 + w) / w between 0 and 1, to 3e-8, around the middle.
+// log(1 + w) / w between 0 and 1, to 6e-8; a polynomial around the middle.
 INLINE Lanes log_share_of(Lanes w) {
     const Lanes t = w - 0.5f, tt = t * t, tttt = tt * tt;
     const Lanes first = t * -0x1.277388p-2f + 0x1.9f323ep-1f;

@@ -16,7 +16,7 @@ namespace {
 typedef void (*Work)(void *context, int64_t thread, int64_t threads);
 
 #if defined(_OPENMP)
-// Looks a few microseconds whether all are done, before OpenMP may put the caller to sleep: to be
+// Looks some 15 microseconds whether all are done, before OpenMP may put the caller to sleep: to be
 // woken takes longer.
 void await(const int *done, int all) {
     const int LOOKS = 1 << 15;

@@ -1,4 +1,4 @@
-"""The causal convolution with SiLU in plain torch, where there is no kernel for it."""
+"""The causal convolution with SiLU in plain torch: where there is no kernel, and for exporters."""
 
 from collections.abc import Iterator
 
@@ -51,9 +51,9 @@ def backward(
     wide, taps = x.to(mixed.dtype), weight.to(mixed.dtype)
     dx, dweight = torch.zeros_like(wide), torch.empty_like(taps)
     for tap, (taken, inside) in enumerate(_taps(x, weight, cu_seqlens, reverse)):
-        own = g * inside.to(g.dtype)[:, None]
+        own = torch.where(inside[:, None], g, 0)
         dx.index_add_(1, taken, own * taps[:, tap])
-        dweight[:, tap] = (own * wide[:, taken]).sum((0, 1))
+        dweight[:, tap] = (own * torch.where(inside[:, None], wide[:, taken], 0)).sum((0, 1))
     return dx.to(x.dtype), dweight.to(weight.dtype), g.sum((0, 1)).to(bias.dtype)
 
 
@@ -65,7 +65,7 @@ def _mixed(
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     total = bias.expand_as(x)
     for tap, (taken, inside) in enumerate(_taps(x, weight, cu_seqlens, reverse)):
-        total = total + x[:, taken] * inside.to(dtype)[:, None] * weight[:, tap]
+        total = total + torch.where(inside[:, None], x[:, taken], 0) * weight[:, tap]
     return total
 
 

@@ -187,7 +187,7 @@ def causal_convolution(
         cu_seqlens: where clips begin and end, batch 1; None: each row is one clip.
         reverse: whether the taps reach into the future instead: ``x[t + (width - 1) - k]``.
     """
-    if _chosen.kernel in ("loop", "chunked"):
+    if _chosen.kernel == "chunked" and torch.compiler.is_compiling():
         return convolution.forward(x, weight, bias, cu_seqlens, reverse)
     y: Tensor = ConvolutionFunction.apply(  # type: ignore[no-untyped-call]
         x, weight, bias, cu_seqlens, reverse
