@@ -10,6 +10,8 @@ POOLINGS = ("none", "mean2", "mean3", "mean4", "max2", "max3", "max4")
 SHARES = ("0.3", "0.5", "0.7", "0.8", "0.9", "1")
 EVEN = (8, 8, 10, 12, 20, 20, *3 * (24,), 30, 30, 32, 32, *4 * (40,), *6 * (48,))
 """Patch sizes, as often as makes them about equally good."""
+EVEN_HOPS = (*HOPS, *2 * ("24", "30"), *4 * ("36", "40"))
+"""Frame shifts (ms) likewise."""
 FIXED_COLUMNS = ("asc-aum-columns", "--optim.epochs", "15")
 
 
@@ -73,6 +75,10 @@ FAMILIES = {
             "elasticast-long": (
                 *("asc-elasticast", "--draws.share", "0.7"),
                 *("--draws.ramp-epochs", "10"),
+            ),
+            "elasticast-even": (
+                *("asc-elasticast", "--draws.hops-ms", *EVEN_HOPS, "--draws.share", "0.85"),
+                *("--draws.ramp-epochs", "10", "--optim.epochs", "100"),
             ),
             "melastic": (
                 *("asc-melastic", "--model.pooling", "attention"),
