@@ -18,7 +18,7 @@ from torch.nn import functional
 
 import melastic
 from benchmarks.bench_scan import reference
-from benchmarks.report import in_turn, peak_mb, write
+from benchmarks.report import in_turn, need_kernels, peak_mb, write
 from melastic.evaluation.cost import gmacs
 from melastic.patches.grid import FreqTime
 from melastic.scan.operands import Operands
@@ -247,6 +247,7 @@ REPORTS = {"ratios": report_ratios, "lengths": report_lengths, "operations": rep
 
 def main() -> None:
     """Measure what is asked for, or all; or report the memory of one pass."""
+    need_kernels()
     words = sys.argv[1:]
     if len(words) == 2:
         report_growth(words[0], int(words[1]))

@@ -15,7 +15,7 @@ from statistics import median
 
 from accelerate import Accelerator
 
-from benchmarks.report import in_turn, write
+from benchmarks.report import in_turn, need_kernels, write
 from melastic.data.manifest import Clip, write_manifest
 from melastic.data.prepare import prepare
 from melastic.recipes import load_recipe
@@ -139,6 +139,7 @@ def measure(recipe: str, base: TrainConfig, folder: Path) -> list[tuple[str, ...
 
 
 def main() -> None:
+    need_kernels()
     folders = [word for word in sys.argv[1:] if word != "reading"]
     root = Path(folders[0] if folders else "../shared/data")
     reading: list[tuple[str, ...]] = []

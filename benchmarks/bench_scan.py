@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.report import in_turn, peak_mb, ratio, write
+from benchmarks.report import in_turn, need_kernels, peak_mb, ratio, write
 from melastic.native.library import kernels
 from melastic.randomness import generator
 from melastic.scan import chunked, plain
@@ -227,6 +227,7 @@ def report_growth() -> None:
 
 def main() -> None:
     """Time all methods, or report the memory of one pass."""
+    need_kernels()
     if sys.argv[1:] == ["memory"]:
         return report_growth()
     kernel = of_the_kernel()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench_scan import COMPILED, STATE, call, methods
-from benchmarks.report import write
+from benchmarks.report import need_kernels, write
 from melastic.randomness import generator
 from melastic.scan import loop
 from melastic.scan.operands import Operands
@@ -77,6 +77,7 @@ def errors(name: str) -> list[str]:
 
 def main() -> None:
     """Measure all methods."""
+    need_kernels()
     names = [name for name in methods() if name != COMPILED]
     write(
         "scan_accuracy",

@@ -6,6 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from melastic.devices import machine
+from melastic.native.library import kernels
+
+
+def need_kernels() -> None:
+    """Stop where the compiled kernels are missing or older than their sources.
+
+    Torch code would serve in their place, and its times would stand in the table under their name.
+    """
+    if kernels().library is None:
+        raise SystemExit(f"this benchmark needs the compiled kernels: {kernels().reason}")
 
 
 def in_turn(
