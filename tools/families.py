@@ -11,7 +11,7 @@ SHARES = ("0.3", "0.5", "0.7", "0.8", "0.9", "1")
 EVEN = (8, 8, 10, 12, 20, 20, *3 * (24,), 30, 30, 32, 32, *4 * (40,), *6 * (48,))
 """Patch sizes, as often as makes them about equally good."""
 EVEN_HOPS = (*HOPS, *2 * ("24", "30"), *4 * ("36", "40"))
-"""Frame shifts (ms) likewise."""
+"""Frame shifts (ms), the long ones more often."""
 FIXED_COLUMNS = ("asc-aum-columns", "--optim.epochs", "15")
 
 
