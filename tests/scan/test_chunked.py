@@ -157,8 +157,9 @@ def test_gradients_are_those_asked_for():
     assert not chunked.scan(operands._replace(A=rates.detach())).requires_grad
 
 
-def test_autocast_changes_nothing():
-    operands = draw([20], batch=2, **EVERYTHING)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_autocast_changes_nothing(batch):
+    operands = draw([20], batch=batch, **EVERYTHING)
     dy = torch.randn_like(operands.u)
     y, gradients = chunked.forward(operands), chunked.backward(dy, operands)
     with torch.autocast("cpu", torch.bfloat16):
@@ -185,6 +186,19 @@ def test_the_states_of_all_steps_are_never_held():
         by_autograd(chunked.scan, operands, torch.ones_like(operands.u))
     states_before_chunks = 2 * 320 // 8 * 48 * 16
     assert largest.numbers <= states_before_chunks
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 12, 13, 63, 64])
+def test_chunks_are_about_as_long_as_each_other_and_cover_all_steps(length):
+    operands = draw([length], batch=1, dim=2, state=4)
+    with cut(8, 8 * 8):
+        inputs = chunk.inputs_of(operands)
+        (block,) = inputs.blocks()
+        strip = chunk.Strip(inputs, inputs.ways[0], block)
+    counts = [len(part) for part in strip.delta]
+    assert sum(counts) == length
+    assert max(counts) - min(counts) < len(counts)
+    assert max(counts) <= 12
 
 
 def test_the_one_for_compilers_compiles_whole_with_the_same_result():

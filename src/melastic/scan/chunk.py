@@ -1,11 +1,12 @@
 """What the chunked scan works on: blocks of rows and channels, and chunks of their steps.
 
-In the buffers channels come last, for torch's vector loops run along them.
+What is computed of a chunk has its steps first and its channels last: a step is one piece of
+memory, and torch's vector loops run along channels.
 """
 
 from collections.abc import Iterator
 from itertools import pairwise
-from math import ceil, prod
+from math import ceil, log
 from typing import NamedTuple
 
 import torch
@@ -17,10 +18,10 @@ from melastic.scan.operands import Operands, working_dtype
 
 BLOCK = 24_576
 """Numbers in the states that are worked on at a time."""
-CHUNK = 2**19
-"""Numbers in all the states of a chunk: a few buffers of them fit in a core's caches."""
+CHUNK = 2**20
+"""Numbers in all the states of a chunk, about."""
 LONGEST = 64
-"""Steps of a chunk, at most."""
+"""Steps of a chunk, about."""
 SLOW = 4.0
 """Largest exponent of a decay over a chunk for which what states change by is added up apart."""
 
@@ -63,26 +64,12 @@ class Inputs(NamedTuple):
             for channel in range(0, dim, channels):
                 yield Block(slice(row, row + together), slice(channel, channel + channels))
 
-    def longest(self) -> int:
-        """Steps of a chunk."""
+    def steps(self) -> int:
+        """Steps of a chunk: no short one is left over."""
         rows, length, dim = self.u.shape
         numbers = min(BLOCK, max(1, rows * dim * self.B.shape[2]))
-        return max(1, min(LONGEST, CHUNK // numbers, length))
-
-    def chunks(self, way: Way) -> list[slice]:
-        """Stretches of steps, in the order of the scan."""
-        length, count = self.u.shape[1], self.longest()
-        chunks = [slice(t, min(t + count, length)) for t in range(0, length, count)]
-        return chunks[::-1] if way.reverse else chunks
-
-    def before(self, block: Block) -> Float[Tensor, "rows state channels"]:
-        """The state before the first step."""
-        rows, dim = self.u[block.rows, 0, block.channels].shape
-        return self.u.new_zeros(rows, self.B.shape[2], dim)
-
-    def buffers(self, block: Block, many: int) -> list[Float[Tensor, " numbers"]]:
-        """Room for the states of any chunk, ``many`` times."""
-        return list(self.u.new_empty(many, self.before(block).numel() * self.longest()))
+        most = max(1, min(LONGEST, CHUNK // numbers))
+        return max(1, ceil(length / max(1, round(length / most))))
 
 
 def inputs_of(operands: Operands) -> Inputs:
@@ -119,152 +106,198 @@ def step_size(operands: Operands) -> Float[Tensor, "batch length dim"]:
     return delta if operands.delta_bias is None else delta + operands.delta_bias.to(delta.dtype)
 
 
-class Chunk:
-    """A stretch of steps of one block: its part of the inputs, and what is computed of them.
+class Room:
+    """Memory that a chunk of so many steps is computed in."""
 
-    Decays, states and adjoints (gradients of states) are ``rows steps state channels``, a state
-    ``before`` or ``after`` them is ``rows state channels``.
-    """
+    def __init__(self, buffers: list[Tensor], shape: torch.Size, count: int, way: Way) -> None:
+        """Cut it out of buffers, and cut it into steps, in the order of the scan.
 
-    def __init__(self, inputs: Inputs, way: Way, block: Block, steps: slice) -> None:
-        """Cut it out.
+        Args:
+            buffers: for decays, states and, where they are wanted, adjoints.
+            shape: of a state, ``rows state channels``.
+            count: steps.
+            way: direction.
+        """
+        order = slice(None, None, -1 if way.reverse else 1)
+        lengths = (count, count + 1, count)
+        decays, states, *adjoints = (
+            buffer[: steps * shape.numel()].view(steps, *shape)
+            for buffer, steps in zip(buffers, lengths, strict=False)
+        )
+        self.decays, self.decay_steps = decays, decays.unbind()[order]
+        self.previous, self.states = states[:-1], states[1:]
+        if way.reverse:
+            self.previous, self.states = self.states, self.previous
+        self.state_steps = states.unbind()[order]
+        """The first is the state before the chunk."""
+        for buffer in adjoints:
+            self.adjoints, self.adjoint_steps = buffer, buffer.unbind()[order]
+
+
+class Strip:
+    """A block in one direction, cut into chunks."""
+
+    def __init__(self, inputs: Inputs, way: Way, block: Block) -> None:
+        """Cut it.
 
         Args:
             inputs: of the scan.
             way: direction.
             block: rows and channels.
-            steps: the stretch.
         """
-        self.narrow, self.wide = (block.rows, steps), (block.rows, steps, block.channels)
-        self.delta, self.drive = inputs.delta[self.wide], inputs.drive[self.wide]
-        self.B, self.C = inputs.B[self.narrow], inputs.C[self.narrow]
-        count = steps.stop - steps.start
-        self.order = range(count - 1, -1, -1) if way.reverse else range(count)
-        firsts = {clip[way.reverse] - steps.start for clip in inputs.clips}
-        self.firsts = firsts.intersection(self.order)
+        self.inputs, self.way, self.block, self.steps = inputs, way, block, inputs.steps()
+        self.A = way.A[block.channels].T.contiguous()
+        self.rates = self.A / log(2)
+        self.delta, self.drive = self.wide(inputs.delta), self.wide(inputs.drive)
+        self.B, self.C = self.narrow(inputs.B), self.narrow(inputs.C)
+        self.shape = torch.Size((self.B[0].shape[1], *self.A.shape))
+        self.slow = self._slow()
 
-    def within(self, buffers: list[Tensor]) -> list[Tensor]:
-        """The part of each buffer that its states fill."""
-        rows, count, dim = self.delta.shape
-        shape = (rows, count, self.B.shape[2], dim)
-        return [buffer[: prod(shape)].view(shape) for buffer in buffers]
+    def wide(self, x: Float[Tensor, "rows length dim"]) -> tuple[Tensor, ...]:
+        """Chunks of what channels have, ``steps rows 1 channels``."""
+        part = x[self.block.rows, :, self.block.channels]
+        return part.transpose(0, 1)[:, :, None].split(self.steps)
 
-    def decays(
-        self,
-        rates: Tensor,
-        out: Tensor,
-    ) -> None:
-        """Decay of each state at each step; ``rates``, ``state channels``, are A over log 2."""
-        torch.mul(self.delta[:, :, None], rates, out=out).exp2_()
+    def narrow(self, x: Float[Tensor, "rows length state"]) -> tuple[Tensor, ...]:
+        """Chunks of what all channels share, ``steps rows state 1``."""
+        return x[self.block.rows].transpose(0, 1)[..., None].split(self.steps)
 
-    def losses(self, A: Tensor) -> Tensor | None:
-        """Decays less 1, not rounded at 1 as decays are, where all are slow; None where not.
+    def _slow(self) -> list[bool]:
+        """Whether all decays of a chunk are slow."""
+        if self.A.is_meta or self.A.dtype == torch.float64:
+            return [False] * len(self.delta)
+        delta = self.inputs.delta[self.block.rows, :, self.block.channels].abs()
+        delta = functional.pad(delta, (0, 0, 0, -delta.shape[1] % self.steps))
+        over = delta.unflatten(1, (-1, self.steps)).sum(2).amax(0)
+        slow: list[bool] = ((over * self.A.abs().amax(0)).amax(1) < SLOW).tolist()
+        return slow
 
-        Added up over thousands of steps, the rounding of decays near 1 is all of a scan's error in
-        float32.
+    def before(self) -> Float[Tensor, "rows state channels"]:
+        """The state before the first step."""
+        return self.A.new_zeros(self.shape)
+
+    def chunks(self, *, adjoints: bool = False) -> "list[Chunk]":
+        """Its chunks in the order of the scan; they share their room.
 
         Args:
-            A: ``state channels``.
+            adjoints: whether there is to be room for these.
         """
-        if self.firsts or A.is_meta or A.dtype == torch.float64:
-            return None
-        largest = (self.delta.abs().sum(1).amax(0) * A.abs().amax(0)).amax()
-        return torch.expm1(self.delta[:, :, None] * A) if largest < SLOW else None
+        numbers = (self.steps + 1) * self.shape.numel()
+        buffers = [self.A.new_empty(numbers) for _ in range(3 if adjoints else 2)]
+        counts = [len(part) for part in self.delta]
+        rooms = {n: Room(buffers, self.shape, n, self.way) for n in set(counts)}
+        chunks = [Chunk(self, at, rooms[count]) for at, count in enumerate(counts)]
+        return chunks[::-1] if self.way.reverse else chunks
 
-    def states(
-        self,
-        decays: Tensor,
-        losses: Tensor | None,
-        before: Tensor,
-        out: Tensor,
-    ) -> Tensor:
+
+class Chunk:
+    """A stretch of steps: its part of the inputs, and what is computed of them.
+
+    Decays, states and adjoints (gradients of states) are ``steps rows state channels``, a state
+    before or after them is ``rows state channels``.
+    """
+
+    def __init__(self, strip: Strip, at: int, room: Room) -> None:
+        """Take its part.
+
+        Args:
+            strip: that it is a part of.
+            at: its place there.
+            room: for what is computed.
+        """
+        self.strip, self.at, self.room = strip, at, room
+        self.delta, self.drive = strip.delta[at], strip.drive[at]
+        self.B, self.C = strip.B[at], strip.C[at]
+        count, reverse = len(self.delta), strip.way.reverse
+        places = (clip[reverse] - at * strip.steps for clip in strip.inputs.clips)
+        found = {count - 1 - t if reverse else t for t in places}
+        self.firsts = found.intersection(range(count))
+        """At which of its steps, in the order of the scan, states begin anew."""
+        self.losses: Tensor | None = None
+
+    def find_decays(self) -> None:
+        """Decay of each state at each step.
+
+        Where all are slow, ``losses`` are decays less 1, not rounded at 1 as decays are: added up
+        over thousands of steps, that rounding is all of a scan's error in float32.
+        """
+        torch.mul(self.delta, self.strip.rates, out=self.room.decays).exp2_()
+        if self.strip.slow[self.at] and not self.firsts:
+            self.losses = torch.expm1(self.delta * self.strip.A)
+
+    def find_states(self, before: Tensor) -> Tensor:
         """State after each step, from the one before all; gives a view of the last."""
-        torch.mul(self.drive[:, :, None], self.B[..., None], out=out)
-        decay, state, first = decays.unbind(1), out.unbind(1), self.order[0]
+        states, steps, losses = self.room.states, self.room.state_steps, self.losses
+        before = steps[0].copy_(before)
+        torch.mul(self.drive, self.B, out=states)
         if losses is not None:
-            out.addcmul_(losses, before[:, None])
-        elif first not in self.firsts:
-            state[first].addcmul_(decay[first], before)
-        for previous, t in pairwise(self.order):
-            if t not in self.firsts:
-                state[t].addcmul_(decay[t], state[previous])
+            states.addcmul_(losses, before)
+        anew = self.firsts if losses is None else {0}
+        for t, (decay, last, state) in enumerate(
+            zip(self.room.decay_steps, steps, steps[1:], strict=False)
+        ):
+            if t not in anew:
+                state.addcmul_(decay, last)
         if losses is not None:
-            out.add_(before[:, None])
-        return state[self.order[-1]]
+            states.add_(before)
+        return steps[-1]
 
-    def adjoints(
-        self,
-        dy: Tensor,
-        decays: Tensor,
-        losses: Tensor | None,
-        after: Tensor,
-        out: Tensor,
-    ) -> None:
+    def find_adjoints(self, dy: Tensor, after: Tensor) -> None:
         """Gradient of the state after each step; ``after`` is what later chunks add to the last."""
-        torch.mul(dy[:, :, None], self.C[..., None], out=out)
-        decay, adjoint = decays.unbind(1), out.unbind(1)
+        adjoints, steps, losses = self.room.adjoints, self.room.adjoint_steps, self.losses
+        torch.mul(dy, self.C, out=adjoints)
         if losses is None:
-            adjoint[self.order[-1]].add_(after)
-        elif self.order[0] == 0:
-            out[:, :-1].addcmul_(losses[:, 1:], after[:, None])
+            steps[-1].add_(after)
+        elif self.strip.way.reverse:
+            adjoints[1:].addcmul_(losses[:-1], after)
         else:
-            out[:, 1:].addcmul_(losses[:, :-1], after[:, None])
-        for following, t in pairwise(reversed(self.order)):
-            if following not in self.firsts:
-                adjoint[t].addcmul_(decay[following], adjoint[following])
+            adjoints[:-1].addcmul_(losses[1:], after)
+        decays = self.room.decay_steps
+        for t in range(len(steps) - 1, 0, -1):
+            if t not in self.firsts:
+                steps[t - 1].addcmul_(decays[t], steps[t])
         if losses is not None:
-            out.add_(after[:, None])
+            adjoints.add_(after)
 
-    def exponents(
-        self,
-        decays: Tensor,
-        adjoints: Tensor,
-        states: Tensor,
-        before: Tensor,
-    ) -> Tensor:
+    def find_exponents(self) -> Tensor:
         """Make gradients of the decays' exponents of them; gives what earlier chunks get."""
-        first = self.order[0]
-        decays.mul_(adjoints)
-        gets = torch.zeros_like(before) if first in self.firsts else decays[:, first].clone()
-        decays[:, first].mul_(before)
-        if first == 0:
-            decays[:, 1:].mul_(states[:, :-1])
-        else:
-            decays[:, :-1].mul_(states[:, 1:])
+        decays, steps = self.room.decays, self.room.decay_steps
+        decays.mul_(self.room.adjoints)
+        gets = torch.zeros_like(steps[0]) if 0 in self.firsts else steps[0].clone()
+        decays.mul_(self.room.previous)
         for t in self.firsts:
-            decays[:, t].zero_()
+            steps[t].zero_()
         return gets
 
 
-def across_states(
-    weights: Tensor,
-    states: Tensor,
-) -> Tensor:
-    """Sum over the numbers of a state: ``rows steps channels``.
+def add_across_states(total: Tensor, weights: Tensor, states: Tensor) -> None:
+    """Add a sum over the numbers of a state.
 
     Args:
-        weights: of each number, ``rows steps state``.
-        states: summed, ``rows steps state channels``.
+        total: added to, ``steps rows 1 channels``.
+        weights: of each number, ``steps rows state 1``.
+        states: summed, ``steps rows state channels``.
     """
-    return _product(weights, states)
+    _add_product(total, weights, states)
 
 
-def across_channels(
-    values: Tensor,
-    states: Tensor,
-) -> Tensor:
-    """Sum over channels: ``rows steps state``.
+def add_across_channels(total: Tensor, values: Tensor, states: Tensor) -> None:
+    """Add a sum over channels.
 
     Args:
-        values: of each channel, ``rows steps channels``.
-        states: summed, ``rows steps state channels``.
+        total: added to, ``steps rows state 1``.
+        values: of each channel, ``steps rows 1 channels``.
+        states: summed, ``steps rows state channels``.
     """
-    return _product(values, states.transpose(2, 3))
+    _add_product(total, values, states.transpose(2, 3))
 
 
-def _product(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """Each vector times its matrix; ``out=`` keeps autocast away."""
-    rows, steps, _, width = matrices.shape
-    out = vectors.new_empty(rows * steps, 1, width)
-    torch.bmm(vectors.reshape(rows * steps, 1, -1), matrices.flatten(0, 1), out=out)
-    return out.view(rows, steps, width)
+def _add_product(total: Tensor, vectors: Tensor, matrices: Tensor) -> None:
+    """Add each vector times its matrix; in place and with ``out=`` autocast keeps away."""
+    steps, rows, _, width = matrices.shape
+    vectors, matrices = vectors.reshape(steps * rows, 1, -1), matrices.flatten(0, 1)
+    if rows == 1:
+        total.view(steps, 1, width).baddbmm_(vectors, matrices)
+    else:
+        out = vectors.new_empty(steps * rows, 1, width)
+        total.add_(torch.bmm(vectors, matrices, out=out).view(total.shape))

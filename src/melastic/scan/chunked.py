@@ -6,7 +6,7 @@ hand and works chunk by chunk from the end: it keeps the state before each chunk
 in between once more. Clips of different lengths are one row in which states begin anew.
 """
 
-from math import log
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from melastic.scan.chunk import (
-    Block,
-    Chunk,
     Inputs,
+    Strip,
     Way,
-    across_channels,
-    across_states,
+    add_across_channels,
+    add_across_states,
     inputs_of,
     step_size,
 )
@@ -116,11 +115,11 @@ def _forward(operands: Operands, *, keep: bool) -> tuple[Tensor, list[Tensor]]:
     """Output; and the states before each chunk of each direction, if they are to be kept."""
     inputs = inputs_of(operands)
     y, kept = _past_the_state(operands, inputs), []
+    count = ceil(y.shape[1] / inputs.steps()) if keep else 0
     for way in inputs.ways:
-        chunks = len(inputs.chunks(way)) if keep else 0
-        states = y.new_empty(chunks, len(y), way.A.shape[1], y.shape[2])
+        states = y.new_empty(count, len(y), way.A.shape[1], y.shape[2])
         for block in inputs.blocks():
-            _forward_block(inputs, way, block, y, states)
+            _forward_block(Strip(inputs, way, block), y, states)
         kept.append(states)
     y = y.view(operands.u.shape)
     if operands.z is not None:
@@ -136,23 +135,18 @@ def _past_the_state(operands: Operands, inputs: Inputs) -> Float[Tensor, "rows l
 
 
 def _forward_block(
-    inputs: Inputs,
-    way: Way,
-    block: Block,
+    strip: Strip,
     y: Float[Tensor, "rows length dim"],
     kept: Float[Tensor, "chunks rows state dim"],
 ) -> None:
     """Add what is read off the states to ``y``."""
-    A, before = way.A[block.channels].T.contiguous(), inputs.before(block)
-    rates, buffers = A / log(2), inputs.buffers(block, 2)
-    for index, steps in enumerate(inputs.chunks(way)):
-        chunk = Chunk(inputs, way, block, steps)
-        decays, states = chunk.within(buffers)
+    before, outputs, block = strip.before(), strip.wide(y), strip.block
+    for chunk in strip.chunks():
         if len(kept):
-            kept[index, block.rows, :, block.channels] = before
-        chunk.decays(rates, decays)
-        before = chunk.states(decays, chunk.losses(A), before, states).clone()
-        y[chunk.wide] += across_states(chunk.C, states)
+            kept[chunk.at, block.rows, :, block.channels] = before
+        chunk.find_decays()
+        before = chunk.find_states(before)
+        add_across_states(outputs[chunk.at], chunk.C, chunk.room.states)
 
 
 class _Sums(NamedTuple):
@@ -177,35 +171,34 @@ def _backward_way(
     """Add one direction's share to ``sums``; gives the gradient of its A."""
     dA = torch.zeros_like(way.A)
     for block in inputs.blocks():
-        dA[block.channels] += _backward_block(inputs, way, block, kept, dy, sums).T
+        dA[block.channels] += _backward_block(Strip(inputs, way, block), kept, dy, sums).T
     return dA
 
 
 def _backward_block(
-    inputs: Inputs,
-    way: Way,
-    block: Block,
+    strip: Strip,
     kept: Float[Tensor, "chunks rows state dim"],
     dy: Float[Tensor, "rows length dim"],
     sums: _Sums,
 ) -> Float[Tensor, "state channels"]:
     """Add one block's share to ``sums``; gives the gradient of its part of A."""
-    A, after = way.A[block.channels].T.contiguous(), inputs.before(block)
-    rates, dA, buffers = A / log(2), torch.zeros_like(A), inputs.buffers(block, 3)
-    for index, steps in reversed(list(enumerate(inputs.chunks(way)))):
-        before = kept[index, block.rows, :, block.channels]
-        chunk = Chunk(inputs, way, block, steps)
-        decays, states, adjoints = chunk.within(buffers)
-        chunk.decays(rates, decays)
-        losses = chunk.losses(A)
-        chunk.states(decays, losses, before, states)
-        chunk.adjoints(dy[chunk.wide], decays, losses, after, adjoints)
-        if sums.read is not None:
-            sums.read[chunk.wide] += across_states(chunk.C, states)
-        sums.C[chunk.narrow] += across_channels(dy[chunk.wide], states)
-        sums.B[chunk.narrow] += across_channels(chunk.drive, adjoints)
-        sums.drive[chunk.wide] += across_states(chunk.B, adjoints)
-        after = chunk.exponents(decays, adjoints, states, before)
-        sums.delta[chunk.wide] += torch.mul(decays, A, out=adjoints).sum(2)
-        dA += decays.mul_(chunk.delta[:, :, None]).sum((0, 1))
-    return dA
+    A, after, block = strip.A, strip.before(), strip.block
+    drive, delta, dy_parts = map(strip.wide, (sums.drive, sums.delta, dy))
+    B, C = strip.narrow(sums.B), strip.narrow(sums.C)
+    read = None if sums.read is None else strip.wide(sums.read)
+    dA = A.new_zeros(strip.steps, *strip.shape)
+    for chunk in reversed(strip.chunks(adjoints=True)):
+        at, room, dy_part = chunk.at, chunk.room, dy_parts[chunk.at]
+        chunk.find_decays()
+        chunk.find_states(kept[at, block.rows, :, block.channels])
+        chunk.find_adjoints(dy_part, after)
+        if read is not None:
+            add_across_states(read[at], chunk.C, room.states)
+        add_across_channels(C[at], dy_part, room.states)
+        add_across_channels(B[at], chunk.drive, room.adjoints)
+        add_across_states(drive[at], chunk.B, room.adjoints)
+        after = chunk.find_exponents()
+        exponents, rest = room.decays, room.adjoints
+        delta[at].add_(torch.mul(exponents, A, out=rest).sum(2, keepdim=True))
+        dA[: len(exponents)].addcmul_(exponents, chunk.delta)
+    return dA.sum((0, 1))
