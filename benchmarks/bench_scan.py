@@ -5,6 +5,7 @@ its rows are missing where that is not installed.
 """
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,6 +53,15 @@ CASES = (
 """Each compilation takes a minute, and gradients of the reference are quadratic in the length."""
 LONG = (1, 1536, 8193)
 """Size at which memory is measured."""
+THREADS = {
+    "one thread": {"OMP_NUM_THREADS": "1"},
+    "two threads, asleep between operators": {
+        "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "passive",
+    },
+    "two threads, as torch comes": {"OMP_NUM_THREADS": "2"},
+}
+"""Environments: torch's operators are many and short here, and a thread is slow to wake."""
 
 
 def operands_of(case: Case) -> Operands:
@@ -196,8 +206,7 @@ def of_the_kernel() -> list[list[str]]:
     rows.append(["both directions / one", f"{ratio(seconds['both'], seconds['one']):.2f}"])
     rows.append(["bfloat16 / float32", f"{ratio(seconds['half'], seconds['one']):.2f}"])
     rows += [by_layout(operands, backward=backward) for backward in (False, True)]
-    words = [sys.executable, "-m", "benchmarks.bench_scan", "memory"]
-    grown = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    grown = in_a_process("memory", **os.environ)
     shape = "x".join(map(str, LONG))
     return [*rows, [f"memory of a forward pass at {shape}, output included", f"{grown} MB"]]
 
@@ -215,6 +224,33 @@ def by_layout(operands: Operands, *, backward: bool) -> list[str]:
     return [name, f"{ratio(seconds['theirs'], seconds['ours']):.2f}"]
 
 
+def in_a_process(*words: str, **environment: str) -> str:
+    """What this program prints if called with these words."""
+    command = [sys.executable, "-m", "benchmarks.bench_scan", *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return run.stdout.strip()
+
+
+def by_threads() -> list[str]:
+    """A table: plain torch and mamba.py with gradients, by how torch's threads wait."""
+    lines = ["", "| with gradients | mamba.py / plain torch, 384 channels | 1,536 channels |"]
+    lines.append("|---|---|---|")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    for name, environment in THREADS.items():
+        ratios = in_a_process("fallback", **kept, **environment).split()
+        lines.append(f"| {name} | {' | '.join(ratios)} |")
+    return lines
+
+
+def report_fallback() -> None:
+    """Print time of mamba.py / time of plain torch, with gradients, for each size."""
+    for dim in (384, 1536):
+        operands = operands_of(Case(1, dim, 513))
+        both = {name: call(methods()[name], operands, backward=True) for name in (CHUNKED, PSCAN)}
+        seconds = in_turn(both, ROUNDS, calls=CALLS)
+        print(f"{ratio(seconds[PSCAN], seconds[CHUNKED]):.1f}")
+
+
 def report_growth() -> None:
     """Print the memory that a long scan adds to the process."""
     operands = operands_of(Case(*LONG))
@@ -230,12 +266,15 @@ def main() -> None:
     need_kernels()
     if sys.argv[1:] == ["memory"]:
         return report_growth()
+    if sys.argv[1:] == ["fallback"]:
+        return report_fallback()
     kernel = of_the_kernel()
     ways = methods()
     rows = [row for case in CASES for row in timed(case, ways)]
     header = ["batch x dim x length", "pass", "method", "ms"]
     lines = ["", "| the compiled kernel, 1x1536x513 | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in kernel]
+    lines += by_threads() if PSCAN in ways else []
     note = (
         f"float32, {STATE} numbers per state, with step bias, softplus, skip and gate; all methods "
         "agree to 1e-4 of the largest number.\n"
