@@ -19,9 +19,9 @@ from melastic.scan.operands import Operands, working_dtype
 BLOCK = 24_576
 """Numbers in the states that are worked on at a time."""
 CHUNK = 2**20
-"""Numbers in all the states of a chunk, about."""
+"""Numbers in all the states of a chunk, about: at most half as many again."""
 LONGEST = 64
-"""Steps of a chunk, about."""
+"""Steps of a chunk, about: at most half as many again."""
 SLOW = 4.0
 """Largest exponent of a decay over a chunk for which what states change by is added up apart."""
 
@@ -65,7 +65,7 @@ class Inputs(NamedTuple):
                 yield Block(slice(row, row + together), slice(channel, channel + channels))
 
     def steps(self) -> int:
-        """Steps of a chunk: no short one is left over."""
+        """Steps of a chunk; the last may lack as many as there are chunks."""
         rows, length, dim = self.u.shape
         numbers = min(BLOCK, max(1, rows * dim * self.B.shape[2]))
         most = max(1, min(LONGEST, CHUNK // numbers))
@@ -130,8 +130,9 @@ class Room:
             self.previous, self.states = self.states, self.previous
         self.state_steps = states.unbind()[order]
         """The first is the state before the chunk."""
-        for buffer in adjoints:
-            self.adjoints, self.adjoint_steps = buffer, buffer.unbind()[order]
+        if adjoints:
+            (self.adjoints,) = adjoints
+            self.adjoint_steps = self.adjoints.unbind()[order]
 
 
 class Strip:
@@ -176,25 +177,27 @@ class Strip:
         """The state before the first step."""
         return self.A.new_zeros(self.shape)
 
-    def chunks(self, *, adjoints: bool = False) -> "list[Chunk]":
-        """Its chunks in the order of the scan; they share their room.
+    def chunks(self, *, adjoints: bool = False) -> "Iterator[Chunk]":
+        """Its chunks, one at a time, for they share their room.
 
         Args:
-            adjoints: whether there is to be room for these.
+            adjoints: whether there is room for these; chunks then come from the scan's end.
         """
         numbers = (self.steps + 1) * self.shape.numel()
         buffers = [self.A.new_empty(numbers) for _ in range(3 if adjoints else 2)]
         counts = [len(part) for part in self.delta]
         rooms = {n: Room(buffers, self.shape, n, self.way) for n in set(counts)}
-        chunks = [Chunk(self, at, rooms[count]) for at, count in enumerate(counts)]
-        return chunks[::-1] if self.way.reverse else chunks
+        places = range(len(counts))
+        for at in reversed(places) if self.way.reverse != adjoints else places:
+            yield Chunk(self, at, rooms[counts[at]])
 
 
 class Chunk:
     """A stretch of steps: its part of the inputs, and what is computed of them.
 
     Decays, states and adjoints (gradients of states) are ``steps rows state channels``, a state
-    before or after them is ``rows state channels``.
+    before or after them is ``rows state channels``. They are found in the order of the methods, for
+    one chunk after the other.
     """
 
     def __init__(self, strip: Strip, at: int, room: Room) -> None:
@@ -260,7 +263,10 @@ class Chunk:
             adjoints.add_(after)
 
     def find_exponents(self) -> Tensor:
-        """Make gradients of the decays' exponents of them; gives what earlier chunks get."""
+        """Put gradients of the decays' exponents in place of the decays.
+
+        Gives what is added to the adjoint of the state before all.
+        """
         decays, steps = self.room.decays, self.room.decay_steps
         decays.mul_(self.room.adjoints)
         gets = torch.zeros_like(steps[0]) if 0 in self.firsts else steps[0].clone()
@@ -293,10 +299,13 @@ def add_across_channels(total: Tensor, values: Tensor, states: Tensor) -> None:
 
 
 def _add_product(total: Tensor, vectors: Tensor, matrices: Tensor) -> None:
-    """Add each vector times its matrix; in place and with ``out=`` autocast keeps away."""
+    """Add each vector times its matrix; in place and with ``out=`` autocast keeps away.
+
+    Into a part of a tensor, other devices may add to a copy.
+    """
     steps, rows, _, width = matrices.shape
     vectors, matrices = vectors.reshape(steps * rows, 1, -1), matrices.flatten(0, 1)
-    if rows == 1:
+    if rows == 1 and total.device.type == "cpu" and total.is_contiguous():
         total.view(steps, 1, width).baddbmm_(vectors, matrices)
     else:
         out = vectors.new_empty(steps * rows, 1, width)

@@ -1,6 +1,6 @@
 """The selective scan in plain torch, a chunk of steps at a time: needs no compiler.
 
-A chunk's decays are one exponential over a buffer that stays in the cache, each step is one
+A chunk's decays are one exponential over a buffer, each step is one
 multiply-add in place, and a chunk's outputs are one small product. The backward pass is written by
 hand and works chunk by chunk from the end: it keeps the state before each chunk and computes those
 in between once more. Clips of different lengths are one row in which states begin anew.
@@ -187,7 +187,7 @@ def _backward_block(
     B, C = strip.narrow(sums.B), strip.narrow(sums.C)
     read = None if sums.read is None else strip.wide(sums.read)
     dA = A.new_zeros(strip.steps, *strip.shape)
-    for chunk in reversed(strip.chunks(adjoints=True)):
+    for chunk in strip.chunks(adjoints=True):
         at, room, dy_part = chunk.at, chunk.room, dy_parts[chunk.at]
         chunk.find_decays()
         chunk.find_states(kept[at, block.rows, :, block.channels])
