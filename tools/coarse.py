@@ -269,7 +269,12 @@ def write(arguments: argparse.Namespace) -> None:
             name = f"{kept.name}{suffix}.png"
             held_out = all(found.get("held_out", True) for found in firsts.values() if found)
             of = "held-out accuracy" if held_out else "test accuracy"
-            plot_courses(courses, kept.parent / name, of=of)
+            one, timed = firsts[SINGLE], []
+            if one is not None:
+                timed = [row for row in courses if alike(firsts[row] or {}, one)]
+            if len(timed) < 2:
+                timed = []
+            plot_courses(courses, kept.parent / name, of=of, timed=timed)
             figures += ["", f"![{title}: {of} against cost]({name})"]
     lines = [
         "# From coarse to fine",
@@ -279,7 +284,8 @@ def write(arguments: argparse.Namespace) -> None:
         "deviation and, in brackets, their number. Differences and savings are against the single",
         "phase of the same seeds; operations are multiply-adds of forward and backward passes from",
         "the geometry, seconds those of training without evaluation, held to those of the same",
-        "machine. In the figures (first seed) a hollow mark is where a phase ends.",
+        "machine, beside no other work; figures leave the others out. In these (first seed) a",
+        "hollow mark is where a phase ends.",
         "",
         "## Phases",
         "",

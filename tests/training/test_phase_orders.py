@@ -158,3 +158,18 @@ def test_courses_are_drawn_whatever_they_reach(tmp_path):
     assert is_drawn(tmp_path / "one.png")
     assert is_drawn(tmp_path / "two.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_over_time_only_comparable_runs_are_drawn(tmp_path):
+    points = tuple(Point(i, 10.0 * i, 60.0 * i, (i - 1) / 9) for i in range(1, 11))
+    slow = tuple(Point(i, 10.0 * i, 6e5 * i, (i - 1) / 9) for i in range(1, 11))
+    runs = {"a": Course(points, (), points[-1]), "slowed down": Course(slow, (), slow[-1])}
+    other = runs | {"slowed down": Course(points, (), points[-1])}
+    seen = {}
+    for timed in (None, ("a",), ()):
+        for name, drawn in (("runs", runs), ("other", other)):
+            plot_courses(drawn, tmp_path / "a.png", timed=timed)
+            seen[timed, name] = (tmp_path / "a.png").read_bytes()
+    assert seen[None, "runs"] != seen[None, "other"]
+    assert seen[("a",), "runs"] == seen[("a",), "other"] != seen[(), "runs"]
+    assert seen[(), "runs"] == seen[(), "other"]

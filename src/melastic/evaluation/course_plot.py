@@ -1,6 +1,6 @@
 """Figures of what training has cost: held-out accuracy against operations and against seconds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,7 +59,11 @@ def plot_ledger(course: Course, path: Path) -> None:
 
 
 def plot_courses(
-    courses: Mapping[str, Course], path: Path, *, of: str = "held-out accuracy"
+    courses: Mapping[str, Course],
+    path: Path,
+    *,
+    of: str = "held-out accuracy",
+    timed: Collection[str] | None = None,
 ) -> None:
     """Runs side by side, on an axis whose steps are halved errors.
 
@@ -67,24 +71,28 @@ def plot_courses(
         courses: by the names of the runs; a single nameless one has its switches as lines.
         path: the PNG.
         of: what accuracy is measured on.
+        timed: runs whose seconds can be compared, the only ones drawn over time; without any there
+            is no such panel. None: all.
     """
     import matplotlib as mpl
 
     names = list(courses)
     wide = max((point.gmacs for course in courses.values() for point in course.points), default=1)
     size, unit = (1e6, "PMACs") if wide >= 1e6 else (1e3, "TMACs") if wide >= 1e3 else (1, "GMACs")
-    long = max((point.seconds for course in courses.values() for point in course.points), default=1)
+    timed = names if timed is None else timed
+    long = max((point.seconds for name in timed for point in courses[name].points), default=1)
     length, clock = (3600, "h") if long >= 7200 else (60, "min") if long >= 300 else (1, "s")
     with mpl.rc_context(STYLE | {"font.size": 8}):
         figure = blank_figure((WIDTH, 3.0 if len(courses) < 2 else 3.3), dpi=DPI)
-        left, right = figure.subplots(1, 2, sharey=True)
-        for axes, name, text in (
-            (left, "gmacs", f"operations of training ({unit})"),
-            (right, "seconds", f"time of training ({clock})"),
-        ):
-            scale = size if name == "gmacs" else length
+        panels = [("gmacs", size, f"operations of training ({unit})", names)]
+        if timed:
+            panels.append(("seconds", length, f"time of training ({clock})", list(timed)))
+        left, *right = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (name, scale, text, drawn) in zip((left, *right), panels, strict=True):
             along = partial(_along, name=name, scale=scale)
-            for number, course in enumerate(courses.values()):
+            for number, (run, course) in enumerate(courses.items()):
+                if run not in drawn:
+                    continue
                 _draw(axes, course, number, along)
                 if len(courses) == 1:
                     _mark(axes, course, along)
