@@ -206,7 +206,7 @@ def of_the_kernel() -> list[list[str]]:
     rows.append(["both directions / one", f"{ratio(seconds['both'], seconds['one']):.2f}"])
     rows.append(["bfloat16 / float32", f"{ratio(seconds['half'], seconds['one']):.2f}"])
     rows += [by_layout(operands, backward=backward) for backward in (False, True)]
-    grown = in_a_process("memory", **os.environ)
+    grown = in_a_process("memory", dict(os.environ))
     shape = "x".join(map(str, LONG))
     return [*rows, [f"memory of a forward pass at {shape}, output included", f"{grown} MB"]]
 
@@ -224,9 +224,9 @@ def by_layout(operands: Operands, *, backward: bool) -> list[str]:
     return [name, f"{ratio(seconds['theirs'], seconds['ours']):.2f}"]
 
 
-def in_a_process(*words: str, **environment: str) -> str:
-    """What this program prints if called with these words."""
-    command = [sys.executable, "-m", "benchmarks.bench_scan", *words]
+def in_a_process(word: str, environment: dict[str, str]) -> str:
+    """What this program prints if called with this word."""
+    command = [sys.executable, "-m", "benchmarks.bench_scan", word]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return run.stdout.strip()
 
@@ -237,16 +237,17 @@ def by_threads() -> list[str]:
     lines.append("|---|---|---|")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
     for name, environment in THREADS.items():
-        ratios = in_a_process("fallback", **kept, **environment).split()
+        ratios = in_a_process("fallback", kept | environment).split()
         lines.append(f"| {name} | {' | '.join(ratios)} |")
     return lines
 
 
 def report_fallback() -> None:
     """Print time of mamba.py / time of plain torch, with gradients, for each size."""
+    ways = methods()
     for dim in (384, 1536):
         operands = operands_of(Case(1, dim, 513))
-        both = {name: call(methods()[name], operands, backward=True) for name in (CHUNKED, PSCAN)}
+        both = {name: call(ways[name], operands, backward=True) for name in (CHUNKED, PSCAN)}
         seconds = in_turn(both, ROUNDS, calls=CALLS)
         print(f"{ratio(seconds[PSCAN], seconds[CHUNKED]):.1f}")
 

@@ -269,9 +269,8 @@ def write(arguments: argparse.Namespace) -> None:
             name = f"{kept.name}{suffix}.png"
             held_out = all(found.get("held_out", True) for found in firsts.values() if found)
             of = "held-out accuracy" if held_out else "test accuracy"
-            one, timed = firsts[SINGLE], []
-            if one is not None:
-                timed = [row for row in courses if alike(firsts[row] or {}, one)]
+            single = firsts[SINGLE] or {}
+            timed = [row for row in courses if alike(single, firsts[row] or {})]
             if len(timed) < 2:
                 timed = []
             plot_courses(courses, kept.parent / name, of=of, timed=timed)

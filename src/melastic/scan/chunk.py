@@ -106,7 +106,7 @@ def step_size(operands: Operands) -> Float[Tensor, "batch length dim"]:
     return delta if operands.delta_bias is None else delta + operands.delta_bias.to(delta.dtype)
 
 
-class Room:
+class Workspace:
     """Memory that a chunk of so many steps is computed in."""
 
     def __init__(self, buffers: list[Tensor], shape: torch.Size, count: int, way: Way) -> None:
@@ -178,18 +178,18 @@ class Strip:
         return self.A.new_zeros(self.shape)
 
     def chunks(self, *, adjoints: bool = False) -> "Iterator[Chunk]":
-        """Its chunks, one at a time, for they share their room.
+        """Its chunks, one at a time, for they share their workspace.
 
         Args:
-            adjoints: whether there is room for these; chunks then come from the scan's end.
+            adjoints: whether these find room too; chunks then come from the scan's end.
         """
         numbers = (self.steps + 1) * self.shape.numel()
         buffers = [self.A.new_empty(numbers) for _ in range(3 if adjoints else 2)]
         counts = [len(part) for part in self.delta]
-        rooms = {n: Room(buffers, self.shape, n, self.way) for n in set(counts)}
+        workspaces = {n: Workspace(buffers, self.shape, n, self.way) for n in set(counts)}
         places = range(len(counts))
         for at in reversed(places) if self.way.reverse != adjoints else places:
-            yield Chunk(self, at, rooms[counts[at]])
+            yield Chunk(self, at, workspaces[counts[at]])
 
 
 class Chunk:
@@ -200,15 +200,15 @@ class Chunk:
     one chunk after the other.
     """
 
-    def __init__(self, strip: Strip, at: int, room: Room) -> None:
+    def __init__(self, strip: Strip, at: int, workspace: Workspace) -> None:
         """Take its part.
 
         Args:
             strip: that it is a part of.
             at: its place there.
-            room: for what is computed.
+            workspace: for what is computed.
         """
-        self.strip, self.at, self.room = strip, at, room
+        self.strip, self.at, self.workspace = strip, at, workspace
         self.delta, self.drive = strip.delta[at], strip.drive[at]
         self.B, self.C = strip.B[at], strip.C[at]
         count, reverse = len(self.delta), strip.way.reverse
@@ -216,50 +216,50 @@ class Chunk:
         found = {count - 1 - t if reverse else t for t in places}
         self.firsts = found.intersection(range(count))
         """At which of its steps, in the order of the scan, states begin anew."""
-        self.losses: Tensor | None = None
+        self.expm1: Tensor | None = None
 
     def find_decays(self) -> None:
         """Decay of each state at each step.
 
-        Where all are slow, ``losses`` are decays less 1, not rounded at 1 as decays are: added up
+        Where all are slow, ``expm1`` are decays less 1, not rounded at 1 as decays are: added up
         over thousands of steps, that rounding is all of a scan's error in float32.
         """
-        torch.mul(self.delta, self.strip.rates, out=self.room.decays).exp2_()
+        torch.mul(self.delta, self.strip.rates, out=self.workspace.decays).exp2_()
         if self.strip.slow[self.at] and not self.firsts:
-            self.losses = torch.expm1(self.delta * self.strip.A)
+            self.expm1 = torch.expm1(self.delta * self.strip.A)
 
     def find_states(self, before: Tensor) -> Tensor:
         """State after each step, from the one before all; gives a view of the last."""
-        states, steps, losses = self.room.states, self.room.state_steps, self.losses
+        states, steps, expm1 = self.workspace.states, self.workspace.state_steps, self.expm1
         before = steps[0].copy_(before)
         torch.mul(self.drive, self.B, out=states)
-        if losses is not None:
-            states.addcmul_(losses, before)
-        anew = self.firsts if losses is None else {0}
+        if expm1 is not None:
+            states.addcmul_(expm1, before)
+        anew = self.firsts if expm1 is None else {0}
         for t, (decay, last, state) in enumerate(
-            zip(self.room.decay_steps, steps, steps[1:], strict=False)
+            zip(self.workspace.decay_steps, steps, steps[1:], strict=False)
         ):
             if t not in anew:
                 state.addcmul_(decay, last)
-        if losses is not None:
+        if expm1 is not None:
             states.add_(before)
         return steps[-1]
 
     def find_adjoints(self, dy: Tensor, after: Tensor) -> None:
         """Gradient of the state after each step; ``after`` is what later chunks add to the last."""
-        adjoints, steps, losses = self.room.adjoints, self.room.adjoint_steps, self.losses
+        adjoints, steps, expm1 = self.workspace.adjoints, self.workspace.adjoint_steps, self.expm1
         torch.mul(dy, self.C, out=adjoints)
-        if losses is None:
+        if expm1 is None:
             steps[-1].add_(after)
         elif self.strip.way.reverse:
-            adjoints[1:].addcmul_(losses[:-1], after)
+            adjoints[1:].addcmul_(expm1[:-1], after)
         else:
-            adjoints[:-1].addcmul_(losses[1:], after)
-        decays = self.room.decay_steps
+            adjoints[:-1].addcmul_(expm1[1:], after)
+        decays = self.workspace.decay_steps
         for t in range(len(steps) - 1, 0, -1):
             if t not in self.firsts:
                 steps[t - 1].addcmul_(decays[t], steps[t])
-        if losses is not None:
+        if expm1 is not None:
             adjoints.add_(after)
 
     def find_exponents(self) -> Tensor:
@@ -267,10 +267,10 @@ class Chunk:
 
         Gives what is added to the adjoint of the state before all.
         """
-        decays, steps = self.room.decays, self.room.decay_steps
-        decays.mul_(self.room.adjoints)
+        decays, steps = self.workspace.decays, self.workspace.decay_steps
+        decays.mul_(self.workspace.adjoints)
         gets = torch.zeros_like(steps[0]) if 0 in self.firsts else steps[0].clone()
-        decays.mul_(self.room.previous)
+        decays.mul_(self.workspace.previous)
         for t in self.firsts:
             steps[t].zero_()
         return gets

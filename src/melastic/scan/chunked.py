@@ -1,9 +1,9 @@
 """The selective scan in plain torch, a chunk of steps at a time: needs no compiler.
 
-A chunk's decays are one exponential over a buffer, each step is one
-multiply-add in place, and a chunk's outputs are one small product. The backward pass is written by
-hand and works chunk by chunk from the end: it keeps the state before each chunk and computes those
-in between once more. Clips of different lengths are one row in which states begin anew.
+A chunk's decays are one exponential over a buffer, each step is one multiply-add in place, and a
+chunk's outputs are one small product. The backward pass is written by hand and works chunk by chunk
+from the end: it keeps the state before each chunk and computes those in between once more. Clips of
+different lengths are one row in which states begin anew.
 """
 
 from math import ceil
@@ -146,7 +146,7 @@ def _forward_block(
             kept[chunk.at, block.rows, :, block.channels] = before
         chunk.find_decays()
         before = chunk.find_states(before)
-        add_across_states(outputs[chunk.at], chunk.C, chunk.room.states)
+        add_across_states(outputs[chunk.at], chunk.C, chunk.workspace.states)
 
 
 class _Sums(NamedTuple):
@@ -188,17 +188,17 @@ def _backward_block(
     read = None if sums.read is None else strip.wide(sums.read)
     dA = A.new_zeros(strip.steps, *strip.shape)
     for chunk in strip.chunks(adjoints=True):
-        at, room, dy_part = chunk.at, chunk.room, dy_parts[chunk.at]
+        at, workspace, dy_part = chunk.at, chunk.workspace, dy_parts[chunk.at]
         chunk.find_decays()
         chunk.find_states(kept[at, block.rows, :, block.channels])
         chunk.find_adjoints(dy_part, after)
         if read is not None:
-            add_across_states(read[at], chunk.C, room.states)
-        add_across_channels(C[at], dy_part, room.states)
-        add_across_channels(B[at], chunk.drive, room.adjoints)
-        add_across_states(drive[at], chunk.B, room.adjoints)
+            add_across_states(read[at], chunk.C, workspace.states)
+        add_across_channels(C[at], dy_part, workspace.states)
+        add_across_channels(B[at], chunk.drive, workspace.adjoints)
+        add_across_states(drive[at], chunk.B, workspace.adjoints)
         after = chunk.find_exponents()
-        exponents, rest = room.decays, room.adjoints
+        exponents, rest = workspace.decays, workspace.adjoints
         delta[at].add_(torch.mul(exponents, A, out=rest).sum(2, keepdim=True))
         dA[: len(exponents)].addcmul_(exponents, chunk.delta)
     return dA.sum((0, 1))
