@@ -103,6 +103,14 @@ FAMILIES = {
                     *("--optim.epochs", "30", "--draws.ramp-epochs", "8"),
                 ),
             ),
+            "melastic-even-2": (
+                "flexiast-long",
+                (
+                    *("asc-melastic", "--draws.patches", *map(str, EVEN)),
+                    *("--draws.hops-ms", *EVEN_HOPS, "--draws.share", "0.6"),
+                    *("--optim.epochs", "40", "--draws.ramp-epochs", "8"),
+                ),
+            ),
         },
         taught={
             "flexiast-taught": (
@@ -115,7 +123,7 @@ FAMILIES = {
             "hop": HOPS,
         },
         own=View(patch=16, hop_ms=10.0),
-        whole=("flexiast-large", "flexiast-long", "melastic", "melastic-2", "melastic-long-2"),
+        whole=("flexiast-long", "melastic", "melastic-2", "melastic-long-2", "melastic-even-2"),
         dashed={
             "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
             "hop": (

@@ -21,9 +21,9 @@ PRESETS: dict[str, tuple[float, ...]] = {
 COARSEST = 100
 """Largest factor of a phase: a second for a frame of 10 ms."""
 EXAMPLE = "hop4:10 hop2:10 full:20"
+"""Phases that would work."""
 STEPS = "steps"
 """What follows a number of steps, which would be epochs without it."""
-"""Phases that would work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
