@@ -26,7 +26,7 @@ from experiment import begin, carried_out, melastic, text
 from melastic.checkpoints.store import write_json
 from melastic.data.manifest import Clip, label_names, read_manifest, select, write_manifest
 from melastic.errors import InputError
-from melastic.evaluation.plots import LINE, blank_figure, save_figure
+from melastic.evaluation.plots import INK, LINE, blank_figure, save_figure
 from melastic.evaluation.sweep_plot import STYLE
 from melastic.randomness import generator
 from melastic.recipes import load_recipe
@@ -39,6 +39,7 @@ SHARE = 10
 STARTS: dict[str, tuple[str, ...] | None] = {
     "scratch": None,
     "pretrained": (),
+    "pretrained-2-phase": ("--phases", "2-phase"),
     "pretrained-3-phase": ("--phases", "3-phase"),
 }
 """Where training starts: random weights, or pretraining with these settings."""
@@ -171,7 +172,7 @@ def plot(names: list[str]) -> None:
     with mpl.rc_context(STYLE | {"font.size": 8}):
         figure = blank_figure((7.0, 2.8), dpi=200)
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            for colour, start in zip(LINE, STARTS, strict=True):
+            for colour, start in zip((INK, *LINE), STARTS, strict=True):
                 found = results(name, start).values()
                 scores = [100 * one["test_accuracy"] for one in found]
                 spent = [(one["pretraining"] or {"train_gmacs": 0})["train_gmacs"] for one in found]
