@@ -128,7 +128,7 @@ FAMILIES = {
             "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
             "hop": (
                 *("ast-16", "ast-20ms", "ast-40ms"),
-                *("elasticast", "elasticast-2", "elasticast-long"),
+                *("elasticast", "elasticast-2", "elasticast-long", "elasticast-even"),
             ),
         },
     ),
