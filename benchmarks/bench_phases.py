@@ -1,7 +1,7 @@
 """Seconds that training from coarse to fine saves beside the operations, epochs of all in turn.
 
-Usage: ``python -m benchmarks.bench_phases FOLDER``, with folders asc and esc50 in it; with the word
-``reading`` it measures only how long clips are read.
+Usage: ``python -m benchmarks.bench_phases FOLDER``, with folders asc, esc50, fsdd in it; the word
+``reading`` behind it measures only how long clips are read.
 """
 
 import csv
@@ -16,6 +16,7 @@ from statistics import median
 from accelerate import Accelerator
 
 from benchmarks.report import in_turn, need_kernels, write
+from melastic.data.join import joined
 from melastic.data.manifest import Clip, write_manifest
 from melastic.data.prepare import prepare
 from melastic.recipes import load_recipe
@@ -27,12 +28,13 @@ from melastic.training.reading import Library
 from melastic.training.setup import split_clips
 
 RECIPES = {
-    "asc": ("asc", 12, 15),
-    "asc-aum-columns": ("asc", 12, 15),
-    "asc-htsat": ("asc", 12, 20),
-    "esc50": ("esc50", 6, 120),
+    "asc": (["asc"], 12, 15),
+    "asc-aum-columns": (["asc"], 12, 15),
+    "asc-htsat": (["asc"], 12, 20),
+    "esc50": (["esc50"], 6, 120),
+    "ssast": (["asc", "esc50", "fsdd"], 36, 30),
 }
-"""Its data set, every how many clips of it are heard, and the epochs that a run has."""
+"""Its data sets, every how many clips of them are heard, and the epochs that a run has."""
 PRESETS = [f"{count}-{operator}" for operator, count in product(OPERATORS, ("2-phase", "3-phase"))]
 FULL = phase_text(Phase())
 ROUNDS = 5
@@ -63,9 +65,12 @@ def lesson_of(config: TrainConfig, folder: Path) -> Lesson:
     return Lesson(trainer)
 
 
-def subset(name: str, root: Path, every: int, out: Path) -> None:
-    """The manifest of every so many clips of a data set."""
-    prepare(name, root / name, out, trim_silence=name == "esc50")
+def subset(names: list[str], root: Path, every: int, out: Path) -> None:
+    """The manifest of every so many clips of some data sets."""
+    whole = [out.with_stem(f"whole-{name}") for name in names]
+    for name, path in zip(names, whole, strict=True):
+        prepare(name, root / name, path, trim_silence=name == "esc50")
+    joined(whole, ["all"] * len(whole), out)
     with out.open(encoding="utf-8", newline="") as file:
         write_manifest(out, list(csv.DictReader(file))[::every])
 
@@ -145,9 +150,9 @@ def main() -> None:
     reading: list[tuple[str, ...]] = []
     rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for recipe, (name, every, epochs) in RECIPES.items():
-            manifest = Path(folder) / f"{name}.csv"
-            subset(name, root, every, manifest)
+        for recipe, (names, every, epochs) in RECIPES.items():
+            manifest = Path(folder) / f"{recipe}.csv"
+            subset(names, root, every, manifest)
             base = single_phase(recipe, manifest, epochs)
             if recipe in READ_FOR:
                 reading += measure_reading(recipe, base)
