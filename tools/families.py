@@ -123,7 +123,10 @@ FAMILIES = {
             "hop": HOPS,
         },
         own=View(patch=16, hop_ms=10.0),
-        whole=("flexiast-long", "melastic", "melastic-2", "melastic-long-2", "melastic-even-2"),
+        whole=(
+            *("flexiast-large", "flexiast-long", "melastic", "melastic-2", "melastic-long-2"),
+            "melastic-even-2",
+        ),
         dashed={
             "patch": ("ast-16", "ast-32", "flexiast", "flexiast-2"),
             "hop": (
