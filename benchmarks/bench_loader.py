@@ -104,10 +104,10 @@ def main() -> None:
         rows,
         "Clips per second with models and augmentation of the recipes: forward, backward and "
         f"step; medians of {ROUNDS} rounds of {STEPS} batches. Spectrograms that are kept (the "
-        "default up to 4 GB) are only augmented, in the process of the model. Otherwise other "
-        "processes decode, resample and compute log-mels on half of the cores, the model gets the "
+        "default up to 4 GB) are only augmented, in the thread of the model. Otherwise other "
+        "threads decode, resample and compute log-mels on half of the cores, the model gets the "
         "other half; with two cores 1 / both is at best 1 / loader + 1 / model for as many "
-        "processes as cores. A GPU, or cores to spare, hides the loader.",
+        "threads as cores. A GPU, or cores to spare, hides the loader.",
     )
 
 

@@ -3,7 +3,7 @@ import torch
 from melastic import devices
 
 
-def test_other_processes_get_cores_and_torch_gets_them_back(monkeypatch):
+def test_other_threads_get_cores_and_torch_gets_them_back(monkeypatch):
     monkeypatch.setattr(devices, "usable_cores", lambda: 8)
     before = torch.get_num_threads()
     torch.set_num_threads(8)
@@ -22,4 +22,4 @@ def test_other_processes_get_cores_and_torch_gets_them_back(monkeypatch):
 def test_half_of_the_cores_read_and_at_least_one(monkeypatch):
     for cores, readers in ((1, 1), (2, 1), (3, 1), (16, 8)):
         monkeypatch.setattr(devices, "usable_cores", lambda cores=cores: cores)
-        assert devices.reading_processes() == readers
+        assert devices.reading_threads() == readers

@@ -33,17 +33,17 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def reading_processes() -> int:
-    """Processes that read clips ahead: half of the cores, the other half is the model's."""
+def reading_threads() -> int:
+    """Threads that read clips ahead: half of the cores, the other half is the model's."""
     return max(1, usable_cores() // 2)
 
 
 @contextlib.contextmanager
 def cores_shared_with(workers: int) -> Iterator[None]:
-    """A context in which torch leaves cores to other processes: more threads only get in the way.
+    """A context in which torch leaves cores to others: more of its threads only get in the way.
 
     Args:
-        workers: processes that are busy meanwhile.
+        workers: threads that are busy with something else meanwhile.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(min(threads, max(1, usable_cores() - workers)))
@@ -62,3 +62,8 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def compute_alone() -> None:
+    """A thread computes by itself: how many share a sum decides how it is rounded."""
+    torch.set_num_threads(1)

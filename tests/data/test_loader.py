@@ -1,11 +1,15 @@
 import dataclasses
+import itertools
+import os
+import threading
+import time
 
 import pytest
 import torch
 
 from melastic.config import FrontendConfig
 from melastic.data.features import Features
-from melastic.data.loader import ClipDataset, load_batches
+from melastic.data.loader import AHEAD, ClipDataset, load_batches
 from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation
@@ -58,6 +62,37 @@ def test_loading_leaves_the_global_random_state_alone(tones):
     batches(dataset(tones), workers=1)
     batches(dataset(tones))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_prepared_by_threads_which_end_with_the_last_or_when_no_more_are_taken(
+    tones, monkeypatch, workers
+):
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a forked process may hang"))
+    before = threading.active_count()
+    assert len(batches(dataset(tones), workers)) == len(KEYS)
+    assert threading.active_count() == before
+    some = load_batches(dataset(tones), KEYS * 100, workers=workers)
+    next(some)
+    assert threading.active_count() == before + workers
+    some.close()
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_only_so_many_batches_wait_for_the_model(tones, monkeypatch, workers):
+    data, made = dataset(tones), []
+    make = ClipDataset.__getitem__
+    monkeypatch.setattr(
+        ClipDataset, "__getitem__", lambda self, key: (made.append(key), make(self, key))[1]
+    )
+    ahead = load_batches(data, KEYS * 10, workers=workers)
+    for taken in itertools.count(1):
+        if next(ahead, None) is None:
+            break
+        time.sleep(0.01)
+        assert len(made) <= taken + AHEAD * workers
+    assert sorted(made) == sorted(KEYS * 10)
 
 
 def test_a_batch_holds_its_clips_one_behind_the_other(tones):

@@ -46,7 +46,7 @@ class EvaluateArguments:
     batch_tokens: int = 4096
     """Most tokens that are computed at once."""
     workers: int | None = None
-    """Processes that read clips ahead; None: half as many as there are cores."""
+    """Threads that read clips ahead; None: half as many as there are cores."""
     max_unreadable: int = 0
     """Clips that may turn out unreadable; they are listed and left out."""
     confusion: Path | None = None

@@ -4,13 +4,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from melastic.config import FrontendConfig
 from melastic.data.manifest import Clip
-from melastic.devices import one_thread, usable_cores
+from melastic.devices import compute_alone, one_thread, usable_cores
 from melastic.errors import InputError
 from melastic.frontend.audio import duration_s, load_audio
 from melastic.frontend.compress import pool_time
@@ -22,7 +21,7 @@ OnClip = Callable[[int, int], None]
 BLOCK = 256
 """Clips that are read before the progress of the first is told."""
 _LOCK = threading.Lock()
-"""Held while a cache changes; not a cache's own, for those go to other processes."""
+"""Held while a cache changes; not a cache's own, so that a cache can be copied and pickled."""
 
 
 class Cache:
@@ -218,7 +217,7 @@ class Features:
         failed: dict[int, str] = {}
         count = len(self.clips)
         threads = usable_cores() if len(self.samples.cache.kept) < count else 1
-        with one_thread(), ThreadPoolExecutor(threads, initializer=_alone) as pool:
+        with one_thread(), ThreadPoolExecutor(threads, initializer=compute_alone) as pool:
             for start in range(0, count, BLOCK):
                 block = range(start, min(start + BLOCK, count))
                 for index, reason in zip(block, pool.map(self._reason, block), strict=True):
@@ -285,8 +284,3 @@ def too_many_unreadable(reasons: Sequence[str], allowed: int) -> InputError:
         f"{reasons[0]} ({len(reasons)} unreadable, {allowed} allowed; mend the manifest, or allow "
         "more with max_unreadable)"
     )
-
-
-def _alone() -> None:
-    """A thread computes by itself: how many share a sum decides how it is rounded."""
-    torch.set_num_threads(1)

@@ -1,15 +1,18 @@
-"""Clips to batches of spectrograms, ahead of the model and in other processes."""
+"""Clips to batches of spectrograms, ahead of the model and in threads of their own."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from melastic.config import FrontendConfig
 from melastic.data.features import Features
+from melastic.devices import compute_alone
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation, distort, mask, mix, mixing_weight
 from melastic.frontend.normalize import fixed_frames, normalise
@@ -18,6 +21,8 @@ from melastic.randomness import generator, integer, uniform
 
 Views = Callable[[int, int], View]
 """Epoch and clip to the view that it is seen through."""
+AHEAD = 4
+"""Batches that a thread prepares before they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -176,42 +181,31 @@ def seen_frames(frames: int, view: View, frontend: FrontendConfig) -> int:
     return fixed or (frames if longest is None else min(frames, longest))
 
 
-class _Listed(Sampler[tuple[int, list[int]]]):
-    """A sampler over a list that is already made."""
-
-    def __init__(self, keys: Sequence[tuple[int, list[int]]]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
 def load_batches(
     dataset: ClipDataset, keys: Sequence[tuple[int, list[int]]], *, workers: int
 ) -> Iterator[Batch]:
-    """Batches in a given order, prepared ahead by other processes.
+    """Batches in a given order, prepared ahead by threads.
+
+    Threads and not processes: a process that is forked while another thread allocates memory
+    inherits a lock that nobody will open, and a spawned one would need a copy of what is kept.
+    Decoders and tensor operations run beside each other and the model in threads too.
 
     Args:
         dataset: where they come from.
         keys: (epoch, indices of clips) of each batch.
-        workers: processes that prepare them; 0: none, batches are made when they are asked for.
+        workers: threads that prepare them; 0: none, batches are made when they are asked for.
     """
-    return iter(
-        DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=_Listed(keys),
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_lean if workers else None,
-            generator=torch.Generator(),  # else a loader draws from the global generator
-        )
-    )
-
-
-def _lean(_: int) -> None:
-    """A worker leaves the other cores to the model."""
-    torch.set_num_threads(1)
+    if not workers:
+        yield from map(dataset.__getitem__, keys)
+        return
+    pool = ThreadPoolExecutor(workers, "read", initializer=compute_alone)
+    ahead: deque[Future[Batch]] = deque()
+    try:
+        for key in keys:
+            ahead.append(pool.submit(dataset.__getitem__, key))
+            if len(ahead) > AHEAD * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -14,7 +14,7 @@ from melastic.config import ModelConfig
 from melastic.data.features import Features, OnClip, too_many_unreadable
 from melastic.data.loader import Batch, ClipDataset, load_batches, seen_frames
 from melastic.data.manifest import Clip
-from melastic.devices import cores_shared_with, reading_processes
+from melastic.devices import cores_shared_with, reading_threads
 from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs, kept_tokens, tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
@@ -82,7 +82,7 @@ def evaluate(
         clips: from a manifest.
         view: how clips become tokens; None: the model's own way.
         batch_tokens: most tokens that are computed at once.
-        workers: processes that read clips ahead; None: half as many as there are cores.
+        workers: threads that read clips ahead; None: half as many as there are cores.
         max_unreadable: clips that may turn out unreadable; they are listed and left out.
         on_clip: told about progress.
 
@@ -95,7 +95,7 @@ def evaluate(
         model,
         features,
         batch_tokens=batch_tokens,
-        workers=reading_processes() if workers is None else workers,
+        workers=reading_threads() if workers is None else workers,
         max_unreadable=max_unreadable,
         on_clip=on_clip,
     )
@@ -116,7 +116,7 @@ def evaluate_features(
         model: the classifier; it stays on its device.
         features: log-mels of the clips, some of which may be kept already.
         batch_tokens: most tokens that are computed at once.
-        workers: processes that read clips ahead; 0: none.
+        workers: threads that read clips ahead; 0: none.
         max_unreadable: clips that may turn out unreadable; they are listed and left out.
         on_clip: told about progress.
 
@@ -211,7 +211,7 @@ def run(
         dataset: the clips.
         indices: which of them.
         batch_tokens: most tokens of a batch, as a rule.
-        workers: processes that prepare batches.
+        workers: threads that prepare batches.
         max_unreadable: clips that may be unreadable.
         on_clip: told about progress.
         autocast: context of the model's precision; None: full.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from melastic.architecture import frontend_config
 from melastic.data.features import Features, Samples
 from melastic.data.manifest import Clip
-from melastic.devices import reading_processes
+from melastic.devices import reading_threads
 from melastic.errors import InputError
 from melastic.progress import bar, note
 from melastic.training.config import TrainConfig
@@ -107,10 +107,10 @@ class Library:
 
 
 def workers_for(config: TrainConfig, features: Features) -> int:
-    """Processes that prepare batches."""
+    """Threads that prepare batches."""
     if config.data.workers is not None:
         return config.data.workers
-    return 0 if features.complete else reading_processes()
+    return 0 if features.complete else reading_threads()
 
 
 def _resolution(phase: Phase) -> tuple[str, float] | None:
