@@ -36,17 +36,39 @@ from melastic.training.record import read_metrics
 DOCS = ALL_DOCS / "pretraining"
 SHARE = 10
 """One of how many training clips is labelled."""
-STARTS: dict[str, tuple[str, ...] | None] = {
-    "scratch": None,
-    "pretrained": (),
-    "pretrained-2-phase": ("--phases", "2-phase"),
-    "pretrained-3-phase": ("--phases", "3-phase"),
+STARTS = {
+    "scratch": "",
+    "pretrained": "full:{all}",
+    "pretrained-2-phase": "hop2:{half} full:{half}",
+    "pretrained-3-phase": "hop4:{third} hop2:{third} full:{third}",
+    "pretrained-3-phase-late": "hop4:{sixth} hop2:{sixth} full:{most}",
+    "pretrained-2-phase-mean": "mean2:{half} full:{half}",
+    "pretrained-2-phase-max": "max2:{half} full:{half}",
+    "pretrained-2-phase-patch": "patch2:{half} full:{half}",
+    "pretrained-3-phase-late-mean": "mean4:{sixth} mean2:{sixth} full:{most}",
+    "pretrained-3-phase-late-max": "max4:{sixth} max2:{sixth} full:{most}",
+    "pretrained-3-phase-late-patch": "patch4:{sixth} patch2:{sixth} full:{most}",
 }
-"""Where training starts: random weights, or pretraining with these settings."""
+"""Where training starts: pretraining in such phases; none: random weights."""
+COLOURS = {"1": LINE[0], "2": LINE[1], "3": LINE[2]}
+"""By the number of phases."""
+MARKERS = {"hop": "o", "mean": "s", "max": "^", "patch": "D"}
 RULES = {"asc": "split=train", "esc50": "fold!=1", "fsdd": "split=train"}
 """Training clips of each set."""
 EPOCHS = {"asc": 60, "esc50": 170}
 """Sets that a model is trained for, by the recipe of their name, and epochs."""
+
+
+def phases_of(start: str, epochs: int) -> list[str]:
+    """The phases of a pretraining, of so many epochs in all.
+
+    Raises:
+        InputError: if they cannot be shared out.
+    """
+    if epochs < 6 or epochs % 6:
+        raise InputError(f"epochs of pretraining are a multiple of 6, got {epochs}; try 30")
+    parts = {"all": epochs, "half": epochs // 2, "third": epochs // 3, "sixth": epochs // 6}
+    return STARTS[start].format(**parts, most=epochs - 2 * parts["sixth"]).split()
 
 
 def pretrained(start: str, arguments: argparse.Namespace) -> Path:
@@ -58,8 +80,9 @@ def pretrained(start: str, arguments: argparse.Namespace) -> Path:
         rules = [RULES[path.stem] for path in arguments.manifests]
         melastic("data", "join", *sets, "--select", *rules, "--out", str(union))
     if read_costs(run) is None:
-        words = ("--data.manifest", str(union), "--optim.epochs", str(arguments.epochs))
-        carried_out(run, "pretrain", "ssast", *words, *(STARTS[start] or ()))
+        phases = phases_of(start, arguments.epochs)
+        words = ("--data.manifest", str(union), "--phases", *phases)
+        carried_out(run, "pretrain", "ssast", *words)
     return run
 
 
@@ -98,7 +121,7 @@ def measure(manifest: Path, start: str, seed: int, arguments: argparse.Namespace
     kept = DOCS / f"{name}-{start}-{seed}.json"
     if kept.exists():
         return
-    init = [] if STARTS[start] is None else ["--init", str(pretrained(start, arguments))]
+    init = [] if not STARTS[start] else ["--init", str(pretrained(start, arguments))]
     rule = f"{RULES[name]}&tenth=1"
     words = ["--data.manifest", str(tenth(manifest, seed, arguments)), "--data.train", rule]
     if load_recipe(name).data.val is not None:
@@ -172,15 +195,18 @@ def plot(names: list[str]) -> None:
     with mpl.rc_context(STYLE | {"font.size": 8}):
         figure = blank_figure((7.0, 2.8), dpi=200)
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            for colour, start in zip((INK, *LINE), STARTS, strict=True):
+            for start in STARTS:
                 found = results(name, start).values()
+                if not found:
+                    continue
+                count = len(STARTS[start].split())
+                operator = next((x for x in MARKERS if start.endswith(x)), "hop")
+                colour = COLOURS.get(str(count), INK)
                 scores = [100 * one["test_accuracy"] for one in found]
                 spent = [(one["pretraining"] or {"train_gmacs": 0})["train_gmacs"] for one in found]
                 costs = [gmacs / 1000 for gmacs in spent]
-                axes.plot(costs, scores, "o", ms=4, mfc="none", color=colour, zorder=3)
-                if scores:
-                    middle = [mean(costs)], [mean(scores)]
-                    axes.plot(*middle, "_", ms=18, mew=2, color=colour, label=start)
+                axes.plot(costs, scores, MARKERS[operator], ms=3, mfc="none", color=colour)
+                axes.plot(mean(costs), mean(scores), "_", ms=14, mew=1.5, color=colour, label=start)
             axes.set_title(f"{name}, a tenth of the labels", fontsize=8)
             axes.set_xlabel("operations of pretraining (TMACs)")
             axes.spines[["top", "right"]].set_visible(False)
