@@ -18,9 +18,9 @@ from melastic.config import (
     MeanPooling,
     ModelConfig,
     PatchConfig,
-    Place,
     PoolingConfig,
     SlaneyMel,
+    Standing,
     Task,
     TokenSemanticPooling,
     TransformerConfig,
@@ -67,8 +67,9 @@ class Architecture:
     """One vector for each cell of the grid, or for each row and each column, or none."""
     pooling: Literal["class", "class+distillation", "mean", "attention", "token-semantic"] = "class"
     """What stands for a clip."""
-    class_token: Place = "first"
-    """Where the class token stands among a clip's tokens; both: one at each end."""
+    class_token: Standing = "first"
+    """Where the class token stands among a clip's tokens; both: one at each end; none: there is
+    none, as where clips are pooled by the mean or by attention."""
     class_position: bool = False
     """Whether the class token has a learned position too."""
     head_norm: bool = True
@@ -277,7 +278,10 @@ def _pooling(architecture: Architecture) -> PoolingConfig:
     if a.pooling not in ("class", "class+distillation"):
         known = ("class", "class+distillation", "mean", "attention", "token-semantic")
         raise unknown_name("pooling", str(a.pooling), known)
-    if a.class_token not in get_args(Place):
-        raise unknown_name("place of the class token:", str(a.class_token), get_args(Place))
+    if a.class_token == "none":
+        raise InputError(
+            f"pooling by {a.pooling!r} needs a class token, got class_token='none'; use "
+            "pooling='mean' or 'attention', or a place for it"
+        )
     tokens = 2 if a.pooling == "class+distillation" or a.class_token == "both" else 1
     return ClassTokenPooling(tokens=tokens, place=a.class_token, positioned=a.class_position)

@@ -44,6 +44,7 @@ __all__ = [
     "PoolingConfig",
     "PositionConfig",
     "SlaneyMel",
+    "Standing",
     "TokenSemanticPooling",
     "TransformerConfig",
     "Variant",
@@ -55,6 +56,8 @@ TASKS: tuple[Task, ...] = get_args(Task)
 """Whether a clip has one label or several."""
 Place = Literal["first", "middle", "last", "both"]
 """Where class tokens stand among the tokens of a clip."""
+Standing = Literal[Place, "none"]
+"""Where they stand, if there are any."""
 HEAD_NORM_EPS = 1e-5
 """Added to the variance in a head's LayerNorm."""
 

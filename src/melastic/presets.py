@@ -168,14 +168,7 @@ def architecture_of(name: str, **overrides: Any) -> Architecture:
     for key in overrides:
         if key not in fields:
             raise unknown_name("override", key, fields)
-    if overrides.get("class_token") == "none":
-        del overrides["class_token"]
-        if PRESETS[name].pooling.startswith("class"):
-            overrides.setdefault("pooling", "mean")
-        if str(overrides.get("pooling")).startswith("class"):
-            raise InputError(
-                f"pooling by {overrides['pooling']!r} needs a class token, got class_token='none'; "
-                "use pooling='mean' or 'attention', or a place for it"
-            )
+    if overrides.get("class_token") == "none" and PRESETS[name].pooling.startswith("class"):
+        overrides.setdefault("pooling", "mean")
     changed = replace(PRESETS[name], **overrides)
     return from_json(Architecture, to_json(changed), name) if overrides else changed

@@ -247,6 +247,7 @@ def test_settings_that_cannot_train_are_one_line(tones, tmp_path):
         (["--data.val", "split=test,val"], "data.val and data.test must not share clips"),
         (["--optim.lr", "-1"], "optim.lr"),
         (["--model.num-heads", "5"], "multiple of num_heads"),
+        (["--model.class-token", "none", "--model.pooling", "class"], "needs a class token"),
     ):
         done = melastic(
             *("train", "sounds", "--data.manifest", tones, "--out", tmp_path / "run", *TINY, *words)

@@ -34,15 +34,13 @@ from melastic.config import (
     MeanPooling,
     ModelConfig,
     PatchConfig,
-    Place,
+    Standing,
     Variant,
 )
 from melastic.errors import InputError, unknown_name
 from melastic.patches.grid import FreqTime, PatchGrid, freq_time
 
-Standing = Place | Literal["none"]
-"""Where class tokens stand, if there are any."""
-STANDINGS: tuple[Standing, ...] = (*get_args(Place), "none")
+STANDINGS: tuple[Standing, ...] = get_args(Standing)
 TOKENS: dict[Standing, tuple[str, ...]] = {
     "first": ("cls_token",),
     "middle": ("cls_token",),

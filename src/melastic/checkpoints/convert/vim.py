@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from melastic.checkpoints.convert.aum import (
-    Standing,
     model_config,
     take_class_tokens,
     take_mamba,
@@ -25,7 +24,7 @@ from melastic.checkpoints.convert.common import Facts, assemble, new_head, read_
 from melastic.checkpoints.convert.tensors import OfficialState
 from melastic.checkpoints.convert.vit import square
 from melastic.classifier import Classifier
-from melastic.config import PatchConfig
+from melastic.config import PatchConfig, Standing
 from melastic.errors import InputError
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.resize import interpolation_matrix, resample
