@@ -1,13 +1,13 @@
 """Pretrain on clips without labels, then train with a tenth of the labels; write the table.
 
-Usage: ``python tools/pretraining.py asc.csv esc50.csv fsdd.csv --epochs 30 --seeds 0``
+Usage: ``python tools/pretraining.py asc.csv esc50.csv fsdd.csv --seeds 0``
 
 Pretraining hears the training clips of all sets (the recipe ``ssast``), in one phase and from
 coarse to fine. Then a model is trained for each set that has a recipe here, with the labels of a
 tenth of its training clips, as many of each class, drawn by the seed: from random weights, and from
 each pretraining. Every row has equal epochs and keeps the last; no other labels choose anything.
 Whatever is measured already (``docs/pretraining/*.json``) is not measured again, and runs that were
-stopped are resumed. The epochs belong to the table: with others it is refused.
+stopped are resumed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from experiment import DOCS as ALL_DOCS
-from experiment import begin, carried_out, melastic, text
+from experiment import carried_out, melastic, text
 
 from melastic.checkpoints.store import write_json
 from melastic.data.manifest import Clip, label_names, read_manifest, select, write_manifest
@@ -38,18 +38,16 @@ SHARE = 10
 """One of how many training clips is labelled."""
 STARTS = {
     "scratch": "",
-    "pretrained": "full:{all}",
-    "pretrained-2-phase": "hop2:{half} full:{half}",
-    "pretrained-3-phase": "hop4:{third} hop2:{third} full:{third}",
-    "pretrained-3-phase-late": "hop4:{sixth} hop2:{sixth} full:{most}",
-    "pretrained-2-phase-mean": "mean2:{half} full:{half}",
-    "pretrained-2-phase-max": "max2:{half} full:{half}",
-    "pretrained-2-phase-patch": "patch2:{half} full:{half}",
-    "pretrained-3-phase-late-mean": "mean4:{sixth} mean2:{sixth} full:{most}",
-    "pretrained-3-phase-late-max": "max4:{sixth} max2:{sixth} full:{most}",
-    "pretrained-3-phase-late-patch": "patch4:{sixth} patch2:{sixth} full:{most}",
+    "pretrained": "full:30",
+    "pretrained-2-phase": "hop2:15 full:15",
+    "pretrained-3-phase": "hop4:10 hop2:10 full:10",
+    "pretrained-3-phase-late": "hop4:5 hop2:5 full:20",
+    "pretrained-3-phase-brief": "hop4:3 hop2:12 full:15",
+    "pretrained-2-phase-mean": "mean2:15 full:15",
+    "pretrained-2-phase-max": "max2:15 full:15",
+    "pretrained-2-phase-patch": "patch2:15 full:15",
 }
-"""Where training starts: pretraining in such phases; none: random weights."""
+"""Where training starts: pretraining in such phases, of equal epochs; none: random weights."""
 COLOURS = {"1": LINE[0], "2": LINE[1], "3": LINE[2]}
 """By the number of phases."""
 MARKERS = {"hop": "o", "mean": "s", "max": "^", "patch": "D"}
@@ -57,18 +55,6 @@ RULES = {"asc": "split=train", "esc50": "fold!=1", "fsdd": "split=train"}
 """Training clips of each set."""
 EPOCHS = {"asc": 60, "esc50": 170}
 """Sets that a model is trained for, by the recipe of their name, and epochs."""
-
-
-def phases_of(start: str, epochs: int) -> list[str]:
-    """The phases of a pretraining, of so many epochs in all.
-
-    Raises:
-        InputError: if they cannot be shared out.
-    """
-    if epochs < 6 or epochs % 6:
-        raise InputError(f"epochs of pretraining are a multiple of 6, got {epochs}; try 30")
-    parts = {"all": epochs, "half": epochs // 2, "third": epochs // 3, "sixth": epochs // 6}
-    return STARTS[start].format(**parts, most=epochs - 2 * parts["sixth"]).split()
 
 
 def pretrained(start: str, arguments: argparse.Namespace) -> Path:
@@ -80,8 +66,7 @@ def pretrained(start: str, arguments: argparse.Namespace) -> Path:
         rules = [RULES[path.stem] for path in arguments.manifests]
         melastic("data", "join", *sets, "--select", *rules, "--out", str(union))
     if read_costs(run) is None:
-        phases = phases_of(start, arguments.epochs)
-        words = ("--data.manifest", str(union), "--phases", *phases)
+        words = ("--data.manifest", str(union), "--phases", *STARTS[start].split())
         carried_out(run, "pretrain", "ssast", *words)
     return run
 
@@ -170,8 +155,9 @@ def table(names: list[str]) -> list[str]:
         one = next((one for start in STARTS for one in results(name, start).values()), None)
         size = f"{one['labelled']} clips of {one['classes']} classes" if one else ""
         heads.append(f"{name}: {size}")
-    lines = [f"| training starts from | {' | '.join(heads)} | TMACs of pretraining | minutes |"]
-    lines.append("|" + "---|" * (len(names) + 3))
+    columns = ["training starts from", "its phases", *heads, "TMACs of pretraining", "minutes"]
+    lines = [f"| {' | '.join(columns)} |"]
+    lines.append("|" + "---|" * len(columns))
     for start in STARTS:
         cells, costs = [], None
         for name in names:
@@ -184,7 +170,7 @@ def table(names: list[str]) -> list[str]:
             spent = ["", ""]
             if costs:
                 spent = [f"{costs['train_gmacs'] / 1000:.1f}", f"{costs['seconds'] / 60:.0f}"]
-            lines.append(f"| {start} | {' | '.join([*cells, *spent])} |")
+            lines.append(f"| {start} | {STARTS[start]} | {' | '.join([*cells, *spent])} |")
     return lines
 
 
@@ -227,7 +213,7 @@ def write(arguments: argparse.Namespace) -> None:
     lines = [
         "# Pretraining without labels, then a tenth of the labels",
         "",
-        f"`python tools/pretraining.py {sets} --epochs {arguments.epochs} --seeds {seeds}`:",
+        f"`python tools/pretraining.py {sets} --seeds {seeds}`:",
         "test accuracy in per cent. Pretraining (SSAST, recipe `ssast`) hears the training clips",
         "of all sets; then a model is trained with the labels of a tenth of a set's training",
         f"clips, as many of each class (epochs: {epochs}), from random weights or a pretraining.",
@@ -249,7 +235,6 @@ def main() -> None:
     """Measure what is missing and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("manifests", type=Path, nargs="+", help="asc.csv, esc50.csv, fsdd.csv")
-    parser.add_argument("--epochs", type=int, default=30, help="of pretraining")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="*", default=list(STARTS), choices=list(STARTS))
     parser.add_argument("--runs", type=Path, default=Path("runs/pretraining"))
@@ -259,7 +244,7 @@ def main() -> None:
             if path.stem not in RULES:
                 known = ", ".join(RULES)
                 raise InputError(f"{path}: a set is one of {known}, by the manifest's name")
-        begin(DOCS, {"epochs": arguments.epochs, **EPOCHS})
+        DOCS.mkdir(parents=True, exist_ok=True)
         arguments.runs.mkdir(parents=True, exist_ok=True)
         for start in arguments.only:
             for seed in arguments.seeds:
