@@ -48,9 +48,10 @@ STARTS = {
     "pretrained-2-phase-patch": "patch2:15 full:15",
 }
 """Where training starts: pretraining in such phases, of equal epochs; none: random weights."""
-COLOURS = {"1": LINE[0], "2": LINE[1], "3": LINE[2]}
+COLOURS = (INK, *LINE)
 """By the number of phases."""
-MARKERS = {"hop": "o", "mean": "s", "max": "^", "patch": "D"}
+MARKERS = "os^D"
+"""Of the starts that have as many phases, in order."""
 RULES = {"asc": "split=train", "esc50": "fold!=1", "fsdd": "split=train"}
 """Training clips of each set."""
 EPOCHS = {"asc": 60, "esc50": 170}
@@ -174,6 +175,11 @@ def table(names: list[str]) -> list[str]:
     return lines
 
 
+def count(start: str) -> int:
+    """Phases of a pretraining."""
+    return len(STARTS[start].split())
+
+
 def plot(names: list[str]) -> None:
     """Draw ``docs/pretraining/tenth.png``: accuracy against what pretraining has cost."""
     import matplotlib as mpl
@@ -185,21 +191,21 @@ def plot(names: list[str]) -> None:
                 found = results(name, start).values()
                 if not found:
                     continue
-                count = len(STARTS[start].split())
-                operator = next((x for x in MARKERS if start.endswith(x)), "hop")
-                colour = COLOURS.get(str(count), INK)
+                alike = [x for x in STARTS if count(x) == count(start)]
+                look = {"color": COLOURS[count(start)], "ls": "none", "mfc": "none"}
                 scores = [100 * one["test_accuracy"] for one in found]
                 spent = [(one["pretraining"] or {"train_gmacs": 0})["train_gmacs"] for one in found]
                 costs = [gmacs / 1000 for gmacs in spent]
-                axes.plot(costs, scores, MARKERS[operator], ms=3, mfc="none", color=colour)
-                axes.plot(mean(costs), mean(scores), "_", ms=14, mew=1.5, color=colour, label=start)
+                marker = MARKERS[alike.index(start)]
+                axes.plot(costs, scores, marker=marker, ms=3.5, label=start, **look)
+                axes.plot(mean(costs), mean(scores), marker="_", ms=14, mew=1.5, **look)
             axes.set_title(f"{name}, a tenth of the labels", fontsize=8)
             axes.set_xlabel("operations of pretraining (TMACs)")
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(color="#e8ecf1", lw=0.5)
             axes.margins(x=0.15, y=0.2)
         figure.axes[0].set_ylabel("test accuracy (%)")
-        figure.axes[0].legend(frameon=False, loc="lower right", handlelength=3)
+        figure.axes[0].legend(frameon=False, loc="lower right", handlelength=1, fontsize=7)
         save_figure(figure, DOCS / "tenth.png")
 
 
