@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
@@ -58,17 +59,22 @@ EPOCHS = {"asc": 60, "esc50": 170}
 """Sets that a model is trained for, by the recipe of their name, and epochs."""
 
 
-def pretrained(start: str, arguments: argparse.Namespace) -> Path:
+def titled(start: str, pretraining: int) -> str:
+    """What runs and results of a start are called, by the seed of its pretraining."""
+    return f"{start}-p{pretraining}" if pretraining else start
+
+
+def pretrained(start: str, pretraining: int, arguments: argparse.Namespace) -> Path:
     """The run of a pretraining."""
     union = arguments.runs / "union.csv"
-    run: Path = arguments.runs / start
+    run: Path = arguments.runs / titled(start, pretraining)
     if not union.exists():
         sets = [str(path) for path in arguments.manifests]
         rules = [RULES[path.stem] for path in arguments.manifests]
         melastic("data", "join", *sets, "--select", *rules, "--out", str(union))
     if read_costs(run) is None:
-        words = ("--data.manifest", str(union), "--phases", *STARTS[start].split())
-        carried_out(run, "pretrain", "ssast", *words)
+        words = ["--data.manifest", str(union), "--phases", *STARTS[start].split()]
+        carried_out(run, "pretrain", "ssast", *words, "--run.seed", str(pretraining))
     return run
 
 
@@ -101,21 +107,23 @@ def tenth(manifest: Path, seed: int, arguments: argparse.Namespace) -> Path:
     return path
 
 
-def measure(manifest: Path, start: str, seed: int, arguments: argparse.Namespace) -> None:
+def measure(
+    manifest: Path, start: str, pretraining: int, seed: int, arguments: argparse.Namespace
+) -> None:
     """Train for one set from one start, unless that is done, and note what it reached."""
-    name = manifest.stem
-    kept = DOCS / f"{name}-{start}-{seed}.json"
+    name, title = manifest.stem, f"{manifest.stem}-{titled(start, pretraining)}-{seed}"
+    kept = DOCS / f"{title}.json"
     if kept.exists():
         return
-    init = [] if not STARTS[start] else ["--init", str(pretrained(start, arguments))]
+    before = pretrained(start, pretraining, arguments) if STARTS[start] else None
+    init = ["--init", str(before)] if before else []
     rule = f"{RULES[name]}&tenth=1"
     words = ["--data.manifest", str(tenth(manifest, seed, arguments)), "--data.train", rule]
     if load_recipe(name).data.val is not None:
         words += ["--data.val", "None"]
     words += ["--run.seed", str(seed), "--optim.epochs", str(EPOCHS[name]), *init]
-    run = carried_out(arguments.runs / f"{name}-{start}-{seed}", "train", name, *words)
+    run = carried_out(arguments.runs / title, "train", name, *words)
     accuracy = [row["test"]["accuracy"] for row in read_metrics(run) if "test" in row][-1]
-    before = read_costs(arguments.runs / start) if init else None
     labels = select(read_manifest(words[1]), rule)
     write_json(
         kept,
@@ -124,18 +132,18 @@ def measure(manifest: Path, start: str, seed: int, arguments: argparse.Namespace
             "labelled": len(labels),
             "classes": len(label_names(labels)),
             "epochs": EPOCHS[name],
-            "pretraining": before,
+            "pretraining": read_costs(before) if before else None,
         },
     )
 
 
-def results(name: str, start: str) -> dict[int, dict[str, Any]]:
-    """What is measured of a row, by seed."""
+def results(name: str, start: str) -> dict[tuple[int, int], dict[str, Any]]:
+    """What is measured of a row, by the seeds of its pretraining and of its training."""
     found = {}
     for path in DOCS.glob(f"{name}-{start}-*.json"):
-        row, _, seed = path.stem.rpartition("-")
-        if row == f"{name}-{start}":
-            found[int(seed)] = json.loads(path.read_text())
+        seeds = re.fullmatch(rf"{name}-{start}(?:-p(\d+))?-(\d+)", path.stem)
+        if seeds:
+            found[int(seeds[1] or 0), int(seeds[2])] = json.loads(path.read_text())
     return dict(sorted(found.items()))
 
 
@@ -143,9 +151,9 @@ def margins(name: str, start: str) -> list[float]:
     """Points of accuracy that a start gains over random weights, seed by seed."""
     scratch = results(name, "scratch")
     return [
-        100 * (found["test_accuracy"] - scratch[seed]["test_accuracy"])
-        for seed, found in results(name, start).items()
-        if seed in scratch
+        100 * (found["test_accuracy"] - scratch[0, seed]["test_accuracy"])
+        for (_, seed), found in results(name, start).items()
+        if (0, seed) in scratch
     ]
 
 
@@ -214,18 +222,20 @@ def write(arguments: argparse.Namespace) -> None:
     names = [path.stem for path in arguments.manifests if path.stem in EPOCHS]
     sets = " ".join(path.name for path in arguments.manifests)
     epochs = ", ".join(f"{EPOCHS[name]} on {name}" for name in names)
-    known = {seed for name in names for start in STARTS for seed in results(name, start)}
-    seeds = " ".join(map(str, sorted(known)))
+    keys = {key for name in names for start in STARTS for key in results(name, start)}
+    pretrainings, seeds = (
+        " ".join(map(str, sorted(set(column)))) for column in zip(*keys, strict=True)
+    )
     lines = [
         "# Pretraining without labels, then a tenth of the labels",
         "",
-        f"`python tools/pretraining.py {sets} --seeds {seeds}`:",
+        f"`python tools/pretraining.py {sets} --seeds {seeds} --pretrainings {pretrainings}`:",
         "test accuracy in per cent. Pretraining (SSAST, recipe `ssast`) hears the training clips",
         "of all sets; then a model is trained with the labels of a tenth of a set's training",
         f"clips, as many of each class (epochs: {epochs}), from random weights or a pretraining.",
-        "Several seeds (which clips are labelled, and training): mean, deviation and, in brackets,",
-        "their number, then the mean gain over random weights on the same clips; there is one",
-        "pretraining of each kind, for each sitting. Minutes are those of a core that other",
+        "Several seeds (which clips are labelled, and training), each from every pretraining that",
+        "there is: mean, deviation and, in brackets, their number, then the mean gain over random",
+        "weights on the same clips. Minutes are those of a core that other",
         "trainings may have shared, and rows may be of different machines: they are no comparison,",
         "operations are.",
         "",
@@ -242,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("manifests", type=Path, nargs="+", help="asc.csv, esc50.csv, fsdd.csv")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--pretrainings", type=int, nargs="+", default=[0], help="their seeds")
     parser.add_argument("--only", nargs="*", default=list(STARTS), choices=list(STARTS))
     parser.add_argument("--runs", type=Path, default=Path("runs/pretraining"))
     arguments = parser.parse_args()
@@ -253,10 +264,11 @@ def main() -> None:
         DOCS.mkdir(parents=True, exist_ok=True)
         arguments.runs.mkdir(parents=True, exist_ok=True)
         for start in arguments.only:
-            for seed in arguments.seeds:
-                for manifest in arguments.manifests:
-                    if manifest.stem in EPOCHS:
-                        measure(manifest, start, seed, arguments)
+            for pretraining in arguments.pretrainings if STARTS[start] else [0]:
+                for seed in arguments.seeds:
+                    for manifest in arguments.manifests:
+                        if manifest.stem in EPOCHS:
+                            measure(manifest, start, pretraining, seed, arguments)
     except InputError as error:
         raise SystemExit(str(error)) from None
     write(arguments)
