@@ -44,6 +44,7 @@ STARTS = {
     "pretrained-3-phase": "hop4:10 hop2:10 full:10",
     "pretrained-3-phase-late": "hop4:5 hop2:5 full:20",
     "pretrained-3-phase-brief": "hop4:3 hop2:12 full:15",
+    "pretrained-3-phase-gentle": "hop2:10 hop1.5:5 full:15",
     "pretrained-2-phase-mean": "mean2:15 full:15",
     "pretrained-2-phase-max": "max2:15 full:15",
     "pretrained-2-phase-patch": "patch2:15 full:15",
