@@ -10,12 +10,12 @@ from melastic.architecture import frontend_config
 from melastic.data import features as reading
 from melastic.data.features import Features, Samples
 from melastic.data.manifest import read_manifest
-from melastic.devices import one_thread
+from melastic.devices import one_thread, reading_threads
 from melastic.errors import InputError
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, train
 from melastic.training.phases import phases_in
-from melastic.training.reading import Library
+from melastic.training.reading import Library, workers_for
 from tests.training.test_resume import settings
 
 PHASES = ("3-phase", "3-phase-mean", "3-phase-patch", "gradual", "2-phase-max")
@@ -140,3 +140,21 @@ def test_features_go_to_other_processes(tones):
     received = pickle.loads(pickle.dumps(features))
     assert received.complete
     assert torch.equal(received[3], features[3])
+
+
+def test_a_model_on_a_cpu_shares_its_cores_with_readers_only_where_clips_are_not_kept(
+    tones, monkeypatch
+):
+    config = settings(tones)
+    config = replace(config, run=replace(config.run, cpu=False))
+    clips, frontend = read_manifest(tones), frontend_config(config.model.architecture)
+    read_again, kept = Features(clips, frontend), Features(clips, frontend, cache_mb=100)
+    kept.fill()
+    monkeypatch.setattr("melastic.training.reading.best_device", lambda: torch.device("cpu"))
+    assert (workers_for(config, read_again), workers_for(config, kept)) == (reading_threads(), 0)
+    monkeypatch.setattr("melastic.training.reading.best_device", lambda: torch.device("cuda"))
+    assert workers_for(config, kept) == reading_threads()
+    on_cpu = replace(config, run=replace(config.run, cpu=True))
+    assert workers_for(on_cpu, kept) == 0
+    chosen = replace(config, data=replace(config.data, workers=3))
+    assert workers_for(chosen, kept) == 3

@@ -51,7 +51,7 @@ class DataConfig:
     balanced: bool = False
     """Draw clips with replacement so that rare labels come as often as frequent ones."""
     workers: int | None = None
-    """Threads that prepare batches; None: half as many as cores, or 0 where all are kept."""
+    """Threads that prepare batches; None: half as many as cores, or 0 on a CPU that keeps all."""
     cache_mb: int = 4000
     """Most memory for spectrograms that are kept (MB)."""
     max_unreadable: int = 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from melastic.architecture import frontend_config
 from melastic.data.features import Features, Samples
 from melastic.data.manifest import Clip
-from melastic.devices import reading_threads
+from melastic.devices import best_device, reading_threads
 from melastic.errors import InputError
 from melastic.progress import bar, note
 from melastic.training.config import TrainConfig
@@ -107,10 +107,11 @@ class Library:
 
 
 def workers_for(config: TrainConfig, features: Features) -> int:
-    """Threads that prepare batches."""
+    """Threads that prepare batches: none where a model on the CPU needs the cores more."""
     if config.data.workers is not None:
         return config.data.workers
-    return 0 if features.complete else reading_threads()
+    on_cpu = config.run.cpu or best_device().type == "cpu"
+    return 0 if on_cpu and features.complete else reading_threads()
 
 
 def _resolution(phase: Phase) -> tuple[str, float] | None:
