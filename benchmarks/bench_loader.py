@@ -19,7 +19,7 @@ from melastic.evaluation.metrics import loss_of
 from melastic.recipes import load_recipe
 from melastic.training.config import TrainConfig
 from melastic.training.optim import build_optimizer
-from melastic.training.reading import Library, workers_for
+from melastic.training.reading import Library, workers_of
 from melastic.training.setup import build_model, split_clips
 from melastic.training.steps import build_sampler
 
@@ -40,7 +40,7 @@ class Bench:
         )
         sampler = build_sampler(config, splits, self.model, features, failed)
         self.keys = [(0, batch) for batch in sampler.epoch(0)[:STEPS]]
-        self.workers = workers_for(config, features)
+        self.workers = workers_of(config, features)
         self.optimizer = build_optimizer(self.model, config.optim)
         self.count = sum(len(indices) for _, indices in self.keys)
         self.ready = list(self.batches())

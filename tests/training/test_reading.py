@@ -15,7 +15,7 @@ from melastic.errors import InputError
 from melastic.patches.view import View
 from melastic.training.coarse_to_fine import phase_config, train
 from melastic.training.phases import phases_in
-from melastic.training.reading import Library, workers_for
+from melastic.training.reading import Library, workers_of
 from tests.training.test_resume import settings
 
 PHASES = ("3-phase", "3-phase-mean", "3-phase-patch", "gradual", "2-phase-max")
@@ -151,10 +151,10 @@ def test_a_model_on_a_cpu_shares_its_cores_with_readers_only_where_clips_are_not
     read_again, kept = Features(clips, frontend), Features(clips, frontend, cache_mb=100)
     kept.fill()
     monkeypatch.setattr("melastic.training.reading.best_device", lambda: torch.device("cpu"))
-    assert (workers_for(config, read_again), workers_for(config, kept)) == (reading_threads(), 0)
+    assert (workers_of(config, read_again), workers_of(config, kept)) == (reading_threads(), 0)
     monkeypatch.setattr("melastic.training.reading.best_device", lambda: torch.device("cuda"))
-    assert workers_for(config, kept) == reading_threads()
+    assert workers_of(config, kept) == reading_threads()
     on_cpu = replace(config, run=replace(config.run, cpu=True))
-    assert workers_for(on_cpu, kept) == 0
+    assert workers_of(on_cpu, kept) == 0
     chosen = replace(config, data=replace(config.data, workers=3))
-    assert workers_for(chosen, kept) == 3
+    assert workers_of(chosen, kept) == 3

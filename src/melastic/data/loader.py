@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from melastic.config import FrontendConfig
 from melastic.data.features import Features
-from melastic.devices import compute_alone
+from melastic.devices import compute_alone, reading_threads
 from melastic.errors import InputError
 from melastic.frontend.augment import Augmentation, distort, mask, mix, mixing_weight
 from melastic.frontend.normalize import fixed_frames, normalise
@@ -179,6 +179,16 @@ def seen_frames(frames: int, view: View, frontend: FrontendConfig) -> int:
     fixed = fixed_frames(frontend, view.step_ms(frontend.hop_ms))
     longest = longest_frames(view, frontend)
     return fixed or (frames if longest is None else min(frames, longest))
+
+
+def workers_for(features: Features, device: torch.device) -> int:
+    """Threads that prepare batches: none where a model on the CPU needs the cores more.
+
+    Args:
+        features: of the clips.
+        device: where the model is.
+    """
+    return 0 if features.complete and device.type == "cpu" else reading_threads()
 
 
 def load_batches(

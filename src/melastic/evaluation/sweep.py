@@ -10,9 +10,8 @@ import torch
 from melastic.classifier import Classifier
 from melastic.config import ModelConfig
 from melastic.data.features import Features, OnClip, Samples, too_many_unreadable
-from melastic.data.loader import ClipDataset
+from melastic.data.loader import ClipDataset, workers_for
 from melastic.data.manifest import Clip
-from melastic.devices import reading_threads
 from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs
 from melastic.evaluation.evaluate import evaluate_features, kept_patches
@@ -215,7 +214,7 @@ def _measured(
         model,
         features,
         batch_tokens=batch_tokens,
-        workers=0 if features.complete else reading_threads(),
+        workers=workers_for(features, model.patch_embed.bias.device),
         max_unreadable=max_unreadable,
         on_clip=on_clip,
     )

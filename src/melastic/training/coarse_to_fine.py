@@ -35,7 +35,7 @@ from melastic.training.course import course_of, epochs_in, ledger_text, summary_
 from melastic.training.ledger import clip_gmacs, reference_config
 from melastic.training.loop import Trainer
 from melastic.training.phases import Phase, phase_text, with_equal_parts
-from melastic.training.reading import Library, workers_for
+from melastic.training.reading import Library, workers_of
 from melastic.training.record import add_once, check_trackers, read_metrics
 from melastic.training.run_folder import CURVES, PHASE, begin, check_folder
 from melastic.training.setup import check_views, fingerprint, split_clips
@@ -89,7 +89,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Classif
             if accelerator.is_main_process and own != folder and not (own / STATE).exists():
                 begin(settings, own)
             begun = True
-            with cores_shared_with(workers_for(settings, trainer.clips.features)):
+            with cores_shared_with(workers_of(settings, trainer.clips.features)):
                 model = trainer.run()
             del trainer
             if stage.ends is not None:

@@ -14,7 +14,7 @@ from melastic.data.loader import Batch, ClipDataset
 from melastic.errors import DivergedError
 from melastic.evaluation.evaluate import Outputs, required, run
 from melastic.training.config import TrainConfig
-from melastic.training.reading import workers_for
+from melastic.training.reading import workers_of
 
 
 def gathered_outputs(
@@ -42,7 +42,7 @@ def gathered_outputs(
         dataset,
         range(rank, len(dataset.targets), world),
         batch_tokens=config.optim.batch_tokens,
-        workers=workers_for(config, dataset.features),
+        workers=workers_of(config, dataset.features),
         max_unreadable=config.data.max_unreadable,
         autocast=accelerator.autocast,
         forward=forward,

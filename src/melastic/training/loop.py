@@ -27,7 +27,7 @@ from melastic.training.held_out import is_better
 from melastic.training.ledger import Costs, forget_peak, macs_text, speed_text
 from melastic.training.optim import WeightAverage, build_optimizer, learning_rate
 from melastic.training.parts import Parts
-from melastic.training.reading import Library, workers_for
+from melastic.training.reading import Library, workers_of
 from melastic.training.record import Record, held_out_scores, read_metrics
 from melastic.training.run_folder import CURVES, MODEL
 from melastic.training.settings import in_epochs
@@ -153,7 +153,7 @@ class Trainer:
             for ahead, indices in enumerate(steps[progress.step_in_epoch :])
         ]
         keys = [(progress.epoch, part) for _, parts in left for part in parts]
-        batches = load_batches(self.clips, keys, workers=workers_for(config, self.clips.features))
+        batches = load_batches(self.clips, keys, workers=workers_of(config, self.clips.features))
         title = self.stage.title(progress.epoch + 1, config.optim.epochs)
         with bar(title, quiet=not self.main) as advance:
             for clips, parts in left:

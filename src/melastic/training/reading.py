@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from melastic.architecture import frontend_config
 from melastic.data.features import Features, Samples
+from melastic.data.loader import workers_for
 from melastic.data.manifest import Clip
-from melastic.devices import best_device, reading_threads
+from melastic.devices import best_device
 from melastic.errors import InputError
 from melastic.progress import bar, note
 from melastic.training.config import TrainConfig
@@ -106,12 +109,11 @@ class Library:
         return features
 
 
-def workers_for(config: TrainConfig, features: Features) -> int:
-    """Threads that prepare batches: none where a model on the CPU needs the cores more."""
+def workers_of(config: TrainConfig, features: Features) -> int:
+    """Threads that prepare batches of a run."""
     if config.data.workers is not None:
         return config.data.workers
-    on_cpu = config.run.cpu or best_device().type == "cpu"
-    return 0 if on_cpu and features.complete else reading_threads()
+    return workers_for(features, torch.device("cpu") if config.run.cpu else best_device())
 
 
 def _resolution(phase: Phase) -> tuple[str, float] | None:
