@@ -170,6 +170,10 @@ FAMILIES = {
             "ast-20ms": (*ON_SOUNDS, "--model.hop-ms", "20", *steps_of(1000)),
             "ast-40ms": (*ON_SOUNDS, "--model.hop-ms", "40", *steps_of(500)),
             "melastic-ast": ("esc50-melastic",),
+            "melastic-long": (
+                *("esc50-melastic", "--optim.epochs", "340"),
+                *("--draws.ramp-epochs", "60"),
+            ),
         },
         started={},
         taught={},
@@ -181,7 +185,7 @@ FAMILIES = {
             "keep": SHARES,
         },
         own=View(patch=(128, 8), hop_ms=10.0),
-        whole=("melastic-ast",),
+        whole=("melastic-ast", "melastic-long"),
         dashed={
             "patch": ("ast-8", "ast-16"),
             "hop": ("ast-8", "ast-20ms", "ast-40ms"),

@@ -48,11 +48,14 @@ STARTS = {
     "pretrained-2-phase-mean": "mean2:15 full:15",
     "pretrained-2-phase-max": "max2:15 full:15",
     "pretrained-2-phase-patch": "patch2:15 full:15",
+    "pretrained-3-phase-mean": "mean3:4 mean2:8 full:18",
+    "pretrained-3-phase-max": "max3:4 max2:8 full:18",
+    "pretrained-3-phase-patch": "patch3:4 patch2:8 full:18",
 }
 """Where training starts: pretraining in such phases, of equal epochs; none: random weights."""
 COLOURS = (INK, *LINE)
 """By the number of phases."""
-MARKERS = "os^D"
+MARKERS = "os^Dvx*"
 """Of the starts that have as many phases, in order."""
 RULES = {"asc": "split=train", "esc50": "fold!=1", "fsdd": "split=train"}
 """Training clips of each set."""

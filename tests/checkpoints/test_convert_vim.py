@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 from torch.testing import assert_close
@@ -77,6 +77,7 @@ def test_the_published_vim_becomes_the_published_small_aum():
 def test_image_positions_are_interpolated_whole(side, freq, time):
     from melastic.checkpoints.convert.vim import fit_positions
 
+    assume(time > 1 or freq <= side)  # torch gives one column the same value all over
     table = torch.randn(side, side, 3)
     image = interpolate(
         table.permute(2, 0, 1)[None].contiguous(), (freq, time), mode="bilinear", antialias=True

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as settings_of_search
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -239,9 +239,10 @@ def test_drawn_views_come_in_over_all_phases_as_they_would_in_one(tones):
 
 
 @settings_of_search(max_examples=60, deadline=None)
+@example(frames=289, factor=1.5, operator="hop", preset="htsat-nano")
 @given(
-    frames=st.integers(1, 400),
-    factor=st.sampled_from([1.5, 2, 3, 4]),
+    frames=st.integers(1, 4000),
+    factor=st.sampled_from([1.1, 1.5, 2, 3, 4]),
     operator=st.sampled_from(["hop", "mean", "patch"]),
     preset=st.sampled_from(["ast-nano", "aum-nano", "htsat-nano"]),
 )
@@ -257,6 +258,16 @@ def test_a_clip_that_fits_a_step_at_full_resolution_fits_a_coarse_one(
     fewer = frames if operator == "patch" else math.ceil(frames / factor)
     own = tokens_of(reference_config(coarse.model.architecture), FreqTime(bins, fewer))
     assert own <= coarse.optim.batch_tokens <= longest / factor + own + 1
+
+
+@pytest.mark.parametrize("operator", ["hop", "mean", "patch"])
+def test_phases_serve_models_that_drop_what_fills_no_patch(operator):
+    model = ModelChoice.of("ast-nano", remainder="crop")
+    phases = (Phase(operator=operator, factor=2),)
+    config = TrainConfig(
+        name="", model=model, phases=phases, optim=OptimConfig(batch_tokens=8 * 62 + 1)
+    )
+    assert phase_config(config, 0).optim.batch_tokens == 249 + 9
 
 
 def test_phases_draw_differently_and_only_the_last_is_tested(tones, tmp_path):

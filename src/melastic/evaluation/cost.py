@@ -1,5 +1,6 @@
 """What a clip costs: tokens and multiply-adds, from the geometry alone."""
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 from melastic.config import (
@@ -31,6 +32,21 @@ def tokens_of(
     """
     patches = kept_tokens(config.patches.grid(size, patch).num_patches, keep)
     return patches + config.pooling.added
+
+
+def longest_within(config: ModelConfig, tokens: int) -> int:
+    """Most frames of a clip that has so few tokens, at least those of a patch.
+
+    Where every clip has as many, there is no most: then about as many as if clips did not.
+
+    Args:
+        config: the model.
+        tokens: most tokens of the clip, class tokens included.
+    """
+    bins, first = config.frontend.num_mels, config.patches.patch.time
+    counts = range(first, first + tokens * config.patches.stride.time + 1)
+    fitting = bisect_right(counts, tokens, key=lambda n: tokens_of(config, FreqTime(bins, n)))
+    return counts[max(1, fitting) - 1]
 
 
 def kept_tokens(tokens: int, keep: float) -> int:

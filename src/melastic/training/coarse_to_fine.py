@@ -22,10 +22,10 @@ from melastic.checkpoints.store import write_json
 from melastic.classifier import Classifier
 from melastic.devices import cores_shared_with
 from melastic.errors import InputError
-from melastic.evaluation.cost import tokens_of
+from melastic.evaluation.cost import longest_within, tokens_of
 from melastic.evaluation.course_plot import plot_ledger
 from melastic.frontend.normalize import fixed_frames
-from melastic.patches.grid import FreqTime, freq_time
+from melastic.patches.grid import FreqTime
 from melastic.progress import note
 from melastic.randomness import generator, integer
 from melastic.training.automatic import most_epochs, moves_on, said
@@ -235,18 +235,22 @@ def _batch_tokens(config: TrainConfig, phase: Phase) -> int:
     """Most tokens of a step of a phase.
 
     As many clips as at full resolution have that many, and a column of patches for each clip's
-    rounding, so that whatever clip fits a step at full resolution fits one here; tokens that lead
-    a clip of the model that a run starts from are not counted.
+    rounding; and no fewer than the longest clip that fits a step at full resolution has here, where
+    folds may round more. Tokens that lead a clip of the model that a run starts from are not
+    counted.
     """
     whole = config.optim.batch_tokens
     if phase.batch_tokens is not None or config.passing.batch == "tokens":
         return phase.batch_tokens or whole
     if phase.factor == 1:
         return whole
-    architecture = coarser_model(config.model, phase).architecture
-    one_frame = FreqTime(freq_time(architecture.input_size).freq, 1)
-    column = tokens_of(reference_config(architecture), one_frame)
-    return math.ceil(whole / phase.factor) + column
+    full = reference_config(config.model.architecture)
+    coarse = reference_config(coarser_model(config.model, phase).architecture)
+    frames = longest_within(full, whole) / (1 if phase.operator == "patch" else phase.factor)
+    bins, patch = coarse.frontend.num_mels, coarse.patches.patch.time
+    column = tokens_of(coarse, FreqTime(bins, patch))
+    longest = tokens_of(coarse, FreqTime(bins, max(patch, math.ceil(frames))))
+    return max(math.ceil(whole / phase.factor) + column, longest)
 
 
 def phases_of(config: TrainConfig, folder: Path) -> Iterator[tuple[TrainConfig, Path]]:
