@@ -21,6 +21,7 @@ from melastic.patches.batch import Hidden, Layout, TokenBatch, keep_tokens, runs
 from melastic.patches.embed import PatchEmbed
 from melastic.patches.grid import FreqTime, Size, freq_time
 from melastic.patches.position import Placement, PositionTable, placement
+from melastic.patches.view import View
 from melastic.pooling import (
     MeanPool,
     TokenSemanticPool,
@@ -236,6 +237,7 @@ class Classifier(nn.Module):
         top: int = 5,
         patch: Size | None = None,
         hop_ms: float | None = None,
+        view: View | None = None,
         gmacs: float | None = None,
         budget_ms: float | None = None,
     ) -> list[Prediction]:
@@ -248,23 +250,25 @@ class Classifier(nn.Module):
             top: how many classes.
             patch: patch size (mel bins, frames); None: the model's own.
             hop_ms: frame shift to compute (ms); None: the model's own.
+            view: these two and the other dials, in their place; None: the model's own.
             gmacs: most multiply-adds for the clip (10^9); None: no such budget.
             budget_ms: most time of the model on this machine (ms); None: no such budget.
 
         Raises:
             InputError: if the clip cannot be read, does not fit the model or is beyond the budget.
         """
-        if gmacs is not None or budget_ms is not None:
+        from melastic.evaluation.seen import classify_through
+
+        budgeted = gmacs is not None or budget_ms is not None
+        if (patch is not None or hop_ms is not None) + (view is not None) + budgeted > 1:
+            raise InputError("patch and hop_ms, a view or a budget: got two, leave one out")
+        if budgeted:
             from melastic.evaluation.budget import Budget
 
-            if patch is not None or hop_ms is not None:
-                raise InputError("a budget chooses patch and hop_ms, got one; leave it out")
             budget = Budget(self, gmacs=gmacs, budget_ms=budget_ms)
             return budget.classify(path_or_waveform, top=top)[0]
-        waveform, named = samples_of(path_or_waveform, self.config.frontend.sample_rate)
-        with about(named):
-            logits = self([self._spectrogram(waveform, hop_ms)], patch, hop_ms)
-        return self.likeliest(logits[0], top)
+        seen = view or View(patch=patch, hop_ms=hop_ms)
+        return classify_through(self, path_or_waveform, seen, top=top)
 
     def likeliest(self, logits: Float[Tensor, " classes"], top: int) -> list[Prediction]:
         """The likeliest classes of one clip, best first."""
@@ -289,14 +293,10 @@ class Classifier(nn.Module):
             path_or_waveform: an audio file, or samples (tensor, array) at the model's sample rate.
             hop_ms: frame shift (ms); None: the model's own.
         """
-        waveform, named = samples_of(path_or_waveform, self.config.frontend.sample_rate)
-        with about(named):
-            return self._spectrogram(waveform, hop_ms)
-
-    def _spectrogram(self, waveform: Tensor, hop_ms: float | None) -> Float[Tensor, "freq time"]:
-        """Log-mels of samples, where and in the precision that the model computes."""
         bias, frontend = self.patch_embed.bias, self.config.frontend
-        return spectrogram_of(waveform.to(bias.device), frontend, hop_ms=hop_ms).to(bias)
+        waveform, named = samples_of(path_or_waveform, frontend.sample_rate)
+        with about(named):
+            return spectrogram_of(waveform.to(bias.device), frontend, hop_ms=hop_ms).to(bias)
 
     def scores(self, logits: Float[Tensor, "clips classes"]) -> Float[Tensor, "clips classes"]:
         """Logits to scores in [0, 1]."""

@@ -1,19 +1,29 @@
 """What a classifier is called with: one form of it, after everything that could be wrong."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from melastic.errors import InputError
 from melastic.patches.dials import check_hop
+from melastic.patches.grid import Size
 
 Spectrograms = Sequence[Float[Tensor, "freq _"]] | Float[Tensor, "clips freq time"]
 Hops = float | Sequence[float] | None
 """A frame shift for all clips, or one for each clip (ms); None: the model's own."""
+
+
+class Inputs(NamedTuple):
+    """What a classifier is called with: ``model(*inputs)``, ``model.embed(*inputs)``."""
+
+    spectrograms: Spectrograms
+    patch: Size | None
+    hop_ms: Hops
+    kept: Sequence[Int[Tensor, " _"]] | None
 
 
 def checked(

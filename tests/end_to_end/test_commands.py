@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import melastic as package
+from melastic.evaluation.seen import clip_through
+from melastic.serialize import to_json
 from tests.conftest import tone
 from tests.end_to_end.shell import TINY, melastic
 
@@ -104,6 +106,34 @@ def test_embeddings_are_those_of_python(run, tones, tmp_path, suffix):
     model = package.load(run)
     oracle = model.embed([model.spectrogram(file)])[0].detach().numpy()
     np.testing.assert_allclose(vector, oracle, atol=1e-5)
+
+
+def test_files_are_classified_and_embedded_through_every_dial(run, tones, tmp_path):
+    file, out, model = tones.parent / "low_4.wav", tmp_path / "vector.npz", package.load(run)
+    words = [
+        "--patch",
+        "32x8",
+        "--hop-ms",
+        "5",
+        "--pool",
+        "mean2",
+        "--seconds",
+        "0.3",
+        "--keep",
+        "0.5",
+    ]
+    pooling = package.Pooling(kind="mean", factor=2)
+    view = package.View(patch=(32, 8), hop_ms=5, pooling=pooling, seconds=0.3, keep=0.5)
+    done = melastic("classify", run, file, "--json", *words, check=0)
+    found = json.loads(done.stdout)[0]
+    assert found["view"] == to_json(view)
+    scores = [p.score for p in model.classify(file, view=view)]
+    assert [p["score"] for p in found["predictions"]] == pytest.approx(scores, abs=1e-5)
+    assert scores != pytest.approx([p.score for p in model.classify(file)], abs=1e-5)
+    melastic("embed", run, file, "--out", out, *words, check=0)
+    waveform = package.load_audio(file, sample_rate=16000)
+    vector = model.embed(*clip_through(model, waveform, view))[0].detach().numpy()
+    np.testing.assert_allclose(np.load(out)["embeddings"][0], vector, atol=1e-5)
 
 
 def test_results_go_to_stdout_and_nothing_else_does(run, tones):

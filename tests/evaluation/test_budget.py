@@ -9,8 +9,7 @@ from melastic.config import CurvePoint
 from melastic.errors import InputError
 from melastic.evaluation.budget import Budget, _rounded_up
 from melastic.evaluation.cost import gmacs
-from melastic.evaluation.evaluate import kept_patches
-from melastic.evaluation.seen import spectrogram_through
+from melastic.evaluation.seen import kept_patches, spectrogram_through
 from melastic.patches.dials import Pooling
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
@@ -100,8 +99,8 @@ def test_both_budgets_hold_at_once():
 
 def counted(chooser, monkeypatch):
     """A list that grows with each run of the model."""
-    calls, logits = [], chooser._logits
-    monkeypatch.setattr(chooser, "_logits", lambda *a: calls.append(a) or logits(*a))
+    calls, run_ms = [], chooser._run_ms
+    monkeypatch.setattr(chooser, "_run_ms", lambda *a: calls.append(a) or run_ms(*a))
     return calls
 
 
@@ -161,5 +160,20 @@ def test_a_budget_that_is_no_positive_number_is_one_clear_line(wrong):
 def test_a_budget_without_a_curve_or_beside_a_view_says_what_to_do():
     with pytest.raises(InputError, match=r"melastic sweep .* --store"):
         tiny().classify(torch.zeros(8000), gmacs=1.0)
-    with pytest.raises(InputError, match="leave it out"):
-        with_curve([0.5]).classify(torch.zeros(8000), gmacs=1.0, patch=8)
+    model = with_curve([0.5])
+    for both in ({"gmacs": 1.0, "patch": 8}, {"budget_ms": 9, "view": VIEWS[0]}):
+        with pytest.raises(InputError, match="got two, leave one out"):
+            model.classify(torch.zeros(8000), **both)
+    with pytest.raises(InputError, match="got two, leave one out"):
+        model.classify(torch.zeros(8000), hop_ms=20, view=VIEWS[0])
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_clip_is_classified_through_every_dial_of_a_view(view):
+    model, waveform = tiny(), torch.randn(8000)
+    spectrogram = spectrogram_through(waveform, model.config.frontend, view)
+    kept = kept_patches(model.config, spectrogram.shape[1], view, 0)
+    step_ms = view.hop_ms * view.pooling.factor
+    scores = model([spectrogram], view.patch, step_ms, [kept]).softmax(-1)[0]
+    found = model.classify(waveform, top=99, view=view)
+    assert [p.score for p in found] == pytest.approx(sorted(scores.tolist(), reverse=True))

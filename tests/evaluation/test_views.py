@@ -11,10 +11,11 @@ from melastic.data.loader import ClipDataset
 from melastic.data.manifest import read_manifest
 from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs, kept_tokens, tokens_of
-from melastic.evaluation.evaluate import evaluate, kept_patches
+from melastic.evaluation.evaluate import evaluate
 from melastic.evaluation.seen import (
     frames_through,
     gmacs_through,
+    kept_patches,
     readable_samples,
     spectrogram_through,
 )

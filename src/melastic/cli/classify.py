@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from melastic.checkpoints.store import load, write_json
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json
+from melastic.cli.view import ViewArguments
 from melastic.devices import best_device
 from melastic.errors import InputError, about, unknown_name
 from melastic.evaluation.budget import Budget
+from melastic.evaluation.seen import clip_through
 from melastic.files import replacing
-from melastic.options import Hop, PatchSize
+from melastic.frontend.audio import samples_of
 from melastic.patches.dials import plain_size
 from melastic.patches.view import View
 from melastic.progress import bar, stderr
@@ -28,17 +30,13 @@ from melastic.serialize import to_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileArguments:
+class FileArguments(ViewArguments):
     """A model and the files that it is used on."""
 
     model: Annotated[str, tyro.conf.Positional]
     """Run folder, model folder, or name of bundled weights ('melastic models' lists them)."""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Audio files."""
-    patch: PatchSize = None
-    """Patch size, such as 16 or 128x4 (mel bins x frames); None: the model's own."""
-    hop_ms: Hop = None
-    """Frame shift (ms); None: the model's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,7 @@ def classify(arguments: Sequence[str], prog: str) -> int:
             if budget:
                 best, view = budget.classify(file, top=args.top)
             else:
-                best = model.classify(file, top=args.top, patch=args.patch, hop_ms=args.hop_ms)
+                best = model.classify(file, top=args.top, view=args.view)
         except InputError as error:
             failed += 1
             _report(error)
@@ -96,14 +94,14 @@ def embed(arguments: Sequence[str], prog: str) -> int:
     args = parse(EmbedArguments, arguments, prog)
     if args.out.suffix not in (".npz", ".csv", ".json"):
         raise unknown_name("format", args.out.suffix, [".npz", ".csv", ".json"])
-    model, _ = _ready(args)
+    model, view = _ready(args)
     vectors, failed = [], 0
     with bar("embedding") as advance:
         for done, file in enumerate(args.files, start=1):
             try:
-                spectrogram = model.spectrogram(file, hop_ms=args.hop_ms)
-                with about(file):
-                    vector = model.embed([spectrogram], args.patch, args.hop_ms)[0]
+                waveform, named = samples_of(file, model.config.frontend.sample_rate)
+                with about(named):
+                    vector = model.embed(*clip_through(model, waveform, view))[0]
                 vectors.append(vector.cpu().numpy())
             except InputError as error:
                 failed += 1
@@ -124,20 +122,18 @@ def _ready(args: FileArguments) -> tuple[Classifier, View]:
         raise InputError("name at least one audio file")
     model = load(args.model).to(best_device())
     own = model.config
-    view = View(
-        patch=plain_size(own.patches.patch if args.patch is None else args.patch),
-        hop_ms=own.frontend.hop_ms if args.hop_ms is None else args.hop_ms,
-    )
-    return model, view
+    patch = plain_size(own.patches.patch if args.patch is None else args.patch)
+    hop_ms = own.frontend.hop_ms if args.hop_ms is None else args.hop_ms
+    return model, replace(args.view, patch=patch, hop_ms=hop_ms)
 
 
 def _budget(args: ClassifyArguments, model: Classifier) -> Budget | None:
     """What each file may cost; None: as much as it does."""
     if args.gmacs is None and args.budget_ms is None:
         return None
-    if args.patch is not None or args.hop_ms is not None:
+    if args.view != View():
         raise InputError(
-            "a budget chooses the view, --patch and --hop-ms do as well; give one or the other"
+            f"a budget chooses the view, other options say '{args.view}'; give one or the other"
         )
     return Budget(model, gmacs=args.gmacs, budget_ms=args.budget_ms)
 

@@ -9,21 +9,19 @@ import tyro
 
 from melastic.checkpoints.store import load
 from melastic.cli.parse import check_options, parse, print_json, print_table
+from melastic.cli.view import ViewArguments
 from melastic.data.manifest import Clip, read_manifest, select
 from melastic.devices import best_device
 from melastic.errors import InputError
 from melastic.evaluation.evaluate import evaluate as run_evaluation
 from melastic.evaluation.plots import plot_confusion
-from melastic.options import Hop, Length, PatchSize, PoolingOf, Share
-from melastic.patches.dials import Pooling
-from melastic.patches.view import View
 from melastic.progress import bar, note
 from melastic.training.run_folder import is_run, read_run_config
 from melastic.training.setup import hold_out
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments:
+class EvaluateArguments(ViewArguments):
     """Score a classifier on labelled clips."""
 
     model: Annotated[str, tyro.conf.Positional]
@@ -32,17 +30,6 @@ class EvaluateArguments:
     """CSV or JSON manifest."""
     select: str | None = None
     """Clips, such as split=test; None: the test clips of the run, else all."""
-    patch: PatchSize = None
-    """Patch size, such as 16 or 128x4 (mel bins x frames); None: the model's own."""
-    hop_ms: Hop = None
-    """Frame shift (ms); None: the model's own."""
-    pool: PoolingOf = Pooling()
-    """Temporal pooling of the spectrogram: none, or mean2, max4 and their like (N frames become
-    one)."""
-    seconds: Length = None
-    """Longest stretch of a clip, from its beginning (s); None: all of it."""
-    keep: Share = 1.0
-    """Share of each clip's tokens that is used, evenly drawn."""
     batch_tokens: int = 4096
     """Most tokens that are computed at once."""
     workers: int | None = None
@@ -58,13 +45,6 @@ class EvaluateArguments:
 def evaluate(arguments: Sequence[str], prog: str) -> int:
     """Score a classifier on labelled clips."""
     args = parse(EvaluateArguments, arguments, prog)
-    view = View(
-        patch=args.patch,
-        hop_ms=args.hop_ms,
-        pooling=args.pool,
-        seconds=args.seconds,
-        keep=args.keep,
-    )
     check_options(args, ("batch_tokens",), 1)
     check_options(args, ("workers", "max_unreadable"), 0)
     if args.confusion and (args.confusion.suffix != ".png" or args.confusion.is_dir()):
@@ -79,7 +59,7 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
         result = run_evaluation(
             model,
             clips,
-            view=view,
+            view=args.view,
             batch_tokens=args.batch_tokens,
             workers=args.workers,
             max_unreadable=args.max_unreadable,

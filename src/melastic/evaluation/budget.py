@@ -7,14 +7,17 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from melastic.classifier import Classifier, Prediction
 from melastic.config import CurvePoint
 from melastic.errors import InputError, about
-from melastic.evaluation.evaluate import kept_patches
-from melastic.evaluation.seen import frames_through, gmacs_through, spectrogram_through
+from melastic.evaluation.seen import (
+    clip_through,
+    frames_through,
+    gmacs_through,
+    inputs_through,
+)
 from melastic.frontend.audio import PathOrWaveform, samples_of
 from melastic.patches.view import View
 
@@ -101,13 +104,10 @@ class Budget:
         Raises:
             InputError: if the clip cannot be read, or can afford no view.
         """
-        frontend = self.model.config.frontend
-        waveform, named = samples_of(path_or_waveform, frontend.sample_rate)
+        waveform, named = samples_of(path_or_waveform, self.model.config.frontend.sample_rate)
         with about(named):
             view = self.choose(len(waveform))
-            bias = self.model.patch_embed.bias
-            spectrogram = spectrogram_through(waveform.to(bias.device), frontend, view)
-            logits = self._logits(spectrogram.to(bias), view)
+            logits = self.model(*clip_through(self.model, waveform, view))
         return self.model.likeliest(logits[0], top), view
 
     def _costs(self, samples: int) -> dict[CurvePoint, float]:
@@ -122,14 +122,6 @@ class Budget:
         if not costs:
             raise InputError(f"no measured view fits this clip: {refused}")
         return costs
-
-    def _logits(self, spectrogram: Tensor, view: View) -> Float[Tensor, "1 classes"]:
-        """Logits of one clip through a view."""
-        config, kept = self.model.config, None
-        if view.keep < 1:
-            kept = [kept_patches(config, spectrogram.shape[1], view, 0)]
-        step_ms = view.step_ms(config.frontend.hop_ms)
-        return self.model([spectrogram], view.patch, step_ms, kept)
 
     @torch.no_grad()
     def _time_ms(self, view: View, samples: int) -> float:
@@ -153,7 +145,7 @@ class Budget:
     def _run_ms(self, clip: Tensor, view: View) -> float:
         """Time of one run of the model (ms)."""
         started = time.perf_counter()
-        self._logits(clip, view).cpu()
+        self.model(*inputs_through(self.model.config, clip, view)).cpu()
         return 1000 * (time.perf_counter() - started)
 
 

@@ -16,11 +16,11 @@ from melastic.data.loader import Batch, ClipDataset, load_batches, seen_frames
 from melastic.data.manifest import Clip
 from melastic.devices import cores_shared_with, reading_threads
 from melastic.errors import InputError
-from melastic.evaluation.cost import gmacs, kept_tokens, tokens_of
+from melastic.evaluation.cost import gmacs, tokens_of
 from melastic.evaluation.metrics import Metrics, measure_scores
+from melastic.evaluation.seen import kept_patches
 from melastic.patches.grid import FreqTime, freq_time
 from melastic.patches.view import View
-from melastic.randomness import generator
 from melastic.serialize import to_json
 
 
@@ -169,26 +169,6 @@ def _check_single(clips: Sequence[Clip]) -> None:
                 f"{clip.path}: a model that names one class is scored on clips with one label, "
                 f"got {', '.join(clip.labels)}; select others, or train with model.task multi-label"
             )
-
-
-def kept_patches(
-    config: ModelConfig, frames: int, view: View, index: int
-) -> Int[Tensor, " patches"]:
-    """Which patches of a clip are used: evenly drawn, the same for the same clip, in order.
-
-    Args:
-        config: the model.
-        frames: of the clip.
-        view: patch size, and the share that is kept.
-        index: number of the clip.
-
-    Raises:
-        InputError: if the clip holds no such patch.
-    """
-    patch = None if view.patch is None else freq_time(view.patch)
-    patches = config.patches.grid(FreqTime(config.frontend.num_mels, frames), patch).num_patches
-    drawn = torch.randperm(patches, generator=generator(0, "kept", index))
-    return drawn[: kept_tokens(patches, view.keep)].sort().values
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from melastic.data.loader import ClipDataset, workers_for
 from melastic.data.manifest import Clip
 from melastic.errors import InputError
 from melastic.evaluation.cost import gmacs
-from melastic.evaluation.evaluate import evaluate_features, kept_patches
-from melastic.evaluation.seen import frames_through, readable_samples
+from melastic.evaluation.evaluate import evaluate_features
+from melastic.evaluation.seen import frames_through, inputs_through, readable_samples
 from melastic.evaluation.sweep_rows import TABLE, Row, open_table, row_of, write_rows
 from melastic.frontend.audio import duration_s
 from melastic.frontend.normalize import fewest_samples, frames_of
@@ -227,12 +227,8 @@ def _warm_up(model: Classifier, features: Features, index: int) -> None:
     view, config = features.view, model.config
     dataset = ClipDataset(features, model.labels, config.frontend)
     spectrogram, _ = dataset.clip(0, index)
-    kept = None
-    if view.keep < 1:
-        kept = [kept_patches(config, spectrogram.shape[1], view, index)]
-    device = model.patch_embed.bias.device
-    step_ms = view.step_ms(config.frontend.hop_ms)
-    model([spectrogram.to(device)], view.patch, step_ms, kept)
+    spectrogram = spectrogram.to(model.patch_embed.bias.device)
+    model(*inputs_through(config, spectrogram, view, index))
 
 
 def _why(path: Path) -> str:
