@@ -229,8 +229,8 @@ class ModelConfig:
             )
         semantic = isinstance(pooling, TokenSemanticPooling)
         if semantic if folded is None else not (semantic or pooling == MeanPooling()):
+            alone = "class, mean or attention" if folded is None else "mean or token-semantic"
             raise InputError(
-                "a window encoder is pooled by its steps in time (token-semantic) or by the mean, "
-                f"and no other by such steps, got {type(encoder).__name__} and "
-                f"{type(pooling).__name__}"
+                "token-semantic pooling needs a window encoder, whose only other pooling is the "
+                f"mean; got {type(encoder).__name__} and {type(pooling).__name__}; try {alone}"
             )
