@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import interpolate
 from torch.testing import assert_close
 
 from melastic.checkpoints.transfer import transfer
@@ -14,7 +15,7 @@ from melastic.randomness import generator
 from melastic.training.masked import MaskedModel
 from melastic.training.masked_losses import drawn_error, told_apart
 from melastic.training.masks import Masking
-from melastic.training.units import units_of
+from melastic.training.units import unit_size, units_of
 from tests.models import MELS, mamba, small, windows
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
@@ -126,6 +127,60 @@ def test_neither_pooling_nor_head_has_a_part():
     model([torch.randn(MELS, 60)], [torch.tensor([1, 2])]).loss.sum().backward()
     unused = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is None}
     assert unused == {"pool", "head"}
+
+
+def with_patch(*size, seed=0):
+    torch.manual_seed(seed)
+    model = MaskedModel(small("mean", (size, size)), Masking())
+    for head in (model.tell, model.draw):
+        torch.nn.init.normal_(head[2].bias)
+    return model
+
+
+def pictures(values, old, new):
+    """Patches of one size resized to another as pictures."""
+    maps = values.reshape(1, -1, *old)
+    resized = interpolate(maps, new, mode="bilinear", antialias=new < old)
+    return resized.reshape(len(values), -1)
+
+
+def test_a_phase_of_equal_patches_takes_over_mask_token_and_heads_as_they_are():
+    before, after = with_patch(16, 8), with_patch(16, 8, seed=1)
+    encoder = after.classifier.state_dict()
+    after.carry(before.state_dict(), FreqTime(16, 8))
+    taken = {k: v for k, v in before.state_dict().items() if not k.startswith("classifier.")}
+    for name, value in taken.items():
+        assert torch.equal(after.state_dict()[name], value)
+    assert all(torch.equal(v, after.classifier.state_dict()[k]) for k, v in encoder.items())
+
+
+def test_enlarged_patches_are_told_apart_and_drawn_as_the_patches_were():
+    old, new = (16, 8), (16, 16)
+    before, after = with_patch(*old), with_patch(*new, seed=1)
+    after.carry(before.state_dict(), FreqTime(*old))
+    tokens, patches = torch.randn(7, 24), torch.randn(9, 16 * 8)
+    scores = before.tell(tokens) @ patches.T
+    assert_close(after.tell(tokens) @ pictures(patches, old, new).T, scores, atol=1e-4, rtol=1e-4)
+    assert_close(after.draw(tokens), pictures(before.draw(tokens), old, new), **CLOSE)
+
+
+def test_patches_of_half_the_length_are_told_apart_as_if_each_frame_stood_twice():
+    old, new = (16, 16), (16, 8)
+    before, after = with_patch(*old), with_patch(*new, seed=1)
+    after.carry(before.state_dict(), FreqTime(*old))
+    tokens, patches = torch.randn(7, 24), torch.randn(9, *new)
+    scores = before.tell(tokens) @ patches.repeat_interleave(2, -1).flatten(1).T
+    assert_close(after.tell(tokens) @ patches.flatten(1).T, scores, atol=1e-4, rtol=1e-4)
+    assert_close(after.draw(tokens), pictures(before.draw(tokens), old, new), **CLOSE)
+
+
+def test_cells_of_merged_patches_are_resized_as_a_whole():
+    before, after = (MaskedModel(windows(patch=size), Masking()) for size in ((2, 3), (2, 6)))
+    old, new = (unit_size(model.classifier.config) for model in (before, after))
+    assert old.time > 3
+    after.carry(before.state_dict(), old)
+    tokens = torch.randn(3, before.classifier.config.encoder.dim)
+    assert_close(after.draw(tokens), pictures(before.draw(tokens), old, new), **CLOSE)
 
 
 def stretching():

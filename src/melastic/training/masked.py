@@ -1,6 +1,7 @@
 """The model of masked pretraining: a classifier's encoder, and what is asked of it."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -9,12 +10,20 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from melastic.classifier import Classifier
+from melastic.config import KernelResize
 from melastic.inputs import Hops, Spectrograms, checked, one_hop_each
 from melastic.patches.batch import Hidden
+from melastic.patches.grid import FreqTime
+from melastic.patches.resize import resize_kernel
 from melastic.pooling import without_class_tokens
 from melastic.training.masked_losses import drawn_error, told_apart
 from melastic.training.masks import Masking
-from melastic.training.units import check_units, unit_pixels, units_of
+from melastic.training.units import check_units, unit_size, units_of
+
+PICTURE = KernelResize(method="bilinear", antialias=True)
+"""How what is drawn is resized."""
+LAST = "2."
+"""The layer of a head that has an output for each pixel."""
 
 
 class Outcome(NamedTuple):
@@ -53,12 +62,34 @@ class MaskedModel(nn.Module):
         super().__init__()
         check_units(classifier.config)
         self.masking, self.classifier = masking, classifier
-        dim, pixels = classifier.config.encoder.dim, unit_pixels(classifier.config)
+        dim, pixels = classifier.config.encoder.dim, math.prod(unit_size(classifier.config))
         self.mask_token = nn.Parameter(torch.randn(classifier.config.encoder.embed_dim))
         nn.init.normal_(self.mask_token, std=len(self.mask_token) ** -0.5)
         self.tell = task_head(dim, pixels)
         self.draw = task_head(dim, pixels)
         classifier.pool.requires_grad_(requires_grad=False)
+
+    @torch.no_grad()
+    def carry(self, weights: Mapping[str, Tensor], units: FreqTime) -> None:
+        """Take over the mask token and both heads of another such model, whatever its units.
+
+        What a head says of a unit has a number for each pixel. Telling units apart multiplies them
+        by their pixels, so they are resized as a kernel is; what is drawn, as a picture is (ours).
+
+        Args:
+            weights: of the other model, by name.
+            units: mel bins and frames of what it hides.
+        """
+        own, new = self.state_dict(), unit_size(self.classifier.config)
+        rules = {"tell": self.classifier.config.patches.resize, "draw": PICTURE}
+        for name, value in own.items():
+            part, _, rest = name.partition(".")
+            if part == "classifier":
+                continue
+            given = weights[name]
+            if part in rules and rest.startswith(LAST):
+                given = _per_pixel(given, units, new, rules[part])
+            value.copy_(given)
 
     def forward(
         self,
@@ -113,6 +144,15 @@ class MaskedModel(nn.Module):
             error = drawn_error(self.draw(answers), asked)
         loss = weights.discriminative * told.loss + weights.generative * error
         return Outcome(loss, told.loss, error, told.accuracy)
+
+
+def _per_pixel(
+    layer: Float[Tensor, "pixels ..."], old: FreqTime, new: FreqTime, rule: KernelResize
+) -> Float[Tensor, "new_pixels ..."]:
+    """Weights or biases of a layer that has an output for each pixel, for another size."""
+    maps = layer.reshape(*old, -1).permute(2, 0, 1)
+    resized = resize_kernel(maps, new, rule).permute(1, 2, 0)
+    return resized.reshape(math.prod(new), *layer.shape[1:])
 
 
 def task_head(dim: int, pixels: int) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """The loss of a batch of clips in masked pretraining, and its costs."""
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from melastic.randomness import generator
 from melastic.training.config import PretrainConfig
 from melastic.training.ledger import GRADIENTS, Ledger
 from melastic.training.masked import Outcome
-from melastic.training.units import unit_pixels, units_of
+from melastic.training.units import unit_size, units_of
 
 MEASURED = ("discriminative", "generative", "accuracy")
 """What is recorded beside the loss: InfoNCE, mean squared error, share of patches told apart."""
@@ -98,6 +99,6 @@ def task_gmacs(made_of: ModelConfig, hidden: int) -> float:
         hidden: units that are hidden. Their products with each other have one gradient: the pixels
             need none.
     """
-    dim, pixels = made_of.encoder.dim, unit_pixels(made_of)
+    dim, pixels = made_of.encoder.dim, math.prod(unit_size(made_of))
     heads = 2 * hidden * (dim * dim + dim * pixels)
     return ((1 + GRADIENTS) * heads + 2 * hidden * hidden * pixels) / 1e9

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from melastic.checkpoints.store import write_tensors
@@ -110,6 +111,15 @@ class Resumable:
             self.scaler.load_state_dict(json.loads(metadata["scaler"]))
         torch.set_rng_state(tensors["rng"])
         return progress
+
+
+def averaged_weights(folder: Path) -> dict[str, Tensor]:
+    """The average of the weights in a run's state, by name.
+
+    Args:
+        folder: of the run.
+    """
+    return _below("average/", load_file(folder / STATE))
 
 
 def check_unchanged(folder: Path, config: str) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import nn
 
+from melastic.checkpoints.store import read_config, read_json
 from melastic.classifier import Classifier
 from melastic.data.loader import ClipDataset
 from melastic.evaluation.metrics import Metrics, measure_scores
@@ -18,8 +18,10 @@ from melastic.training.held_out import gathered_outputs
 from melastic.training.masked import MaskedModel
 from melastic.training.masked_objective import MEASURED, MaskedObjective
 from melastic.training.objective import Objective
+from melastic.training.run_folder import CONFIG, MODEL
 from melastic.training.setup import Splits
-from melastic.training.state import STATE
+from melastic.training.state import averaged_weights
+from melastic.training.units import unit_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Masked:
         """Train the classifier's encoder, with a mask token and two heads around it."""
         torch.manual_seed(integer(2**31, generator(config.run.seed, "heads of both tasks")))
         self.config, self.model = config, model
-        self.module: nn.Module = MaskedModel(model, config.masking)
+        self.module = MaskedModel(model, config.masking)
 
     def objective(self, wrapped: nn.Module) -> MaskedObjective:
         """Loss of both tasks.
@@ -120,19 +122,14 @@ class Masked:
         return MaskedMetrics(clips=len(outputs.logits), loss=loss, **named)
 
     def carry(self, before: Path) -> None:
-        """The mask token, and the heads where patches have the same size.
+        """The mask token and both heads, fitted to the size of patches.
 
         Args:
             before: folder of the phase before.
         """
-        held = load_file(before / STATE)
-        own = self.module.state_dict()
-        with torch.no_grad():
-            for name, value in own.items():
-                given = held.get(f"average/{name}")
-                fits = given is not None and given.shape == value.shape
-                if fits and not name.startswith("classifier."):
-                    value.copy_(given)
+        path = before / MODEL / CONFIG
+        units = unit_size(read_config(read_json(path), path))
+        self.module.carry(averaged_weights(before), units)
 
 
 Task = Labelled | Masked

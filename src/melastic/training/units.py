@@ -71,18 +71,17 @@ def units_of(config: ModelConfig, frames: int) -> Units:
     side = 2**config.encoder.merges
     rows, columns = (n // side for n in grid.shape)
     used = -(-grid.used // side)
-    size = FreqTime(grid.patch.freq * side, grid.patch.time * side)
-    return Units(FreqTime(rows // grid.bands, used), size, columns, side)
+    return Units(FreqTime(rows // grid.bands, used), unit_size(config), columns, side)
 
 
-def unit_pixels(config: ModelConfig) -> int:
-    """Numbers that a unit of a model's clips holds.
+def unit_size(config: ModelConfig) -> FreqTime:
+    """Mel bins and frames of a unit of a model's clips.
 
     Args:
         config: the model.
     """
     patch, side = config.patches.patch, 2**config.encoder.merges
-    return patch.freq * patch.time * side * side
+    return FreqTime(patch.freq * side, patch.time * side)
 
 
 def check_units(config: ModelConfig) -> None:
