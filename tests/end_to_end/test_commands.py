@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -134,6 +135,19 @@ def test_files_are_classified_and_embedded_through_every_dial(run, tones, tmp_pa
     waveform = package.load_audio(file, sample_rate=16000)
     vector = model.embed(*clip_through(model, waveform, view))[0].detach().numpy()
     np.testing.assert_allclose(np.load(out)["embeddings"][0], vector, atol=1e-5)
+
+
+def test_a_run_of_another_view_than_the_models_own_says_so(run, tones, tmp_path):
+    other, file = tmp_path / "other", tones.parent / "low_4.wav"
+    shutil.copytree(run, other)
+    config = json.loads((other / "config.json").read_text())
+    config["view"] |= {"patch": 48, "seconds": 0.5, "keep": 0.9, "hop_ms": 12.5}
+    config["view"]["pooling"]["factor"] = 2
+    (other / "config.json").write_text(json.dumps(config))
+    options = "--patch 48 --hop-ms 12.5 --pool mean2 --seconds 0.5 --keep 0.9"
+    for command in (("evaluate", other, tones), ("classify", other, file)):
+        assert f"give {options} to see them so" in melastic(*command, check=0).stderr
+        assert "to see them so" not in melastic(*command, "--patch", "48", check=0).stderr
 
 
 def test_results_go_to_stdout_and_nothing_else_does(run, tones):

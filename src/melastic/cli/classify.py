@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from melastic.checkpoints.store import load, write_json
 from melastic.classifier import Classifier
 from melastic.cli.parse import parse, print_json
-from melastic.cli.view import ViewArguments
+from melastic.cli.view import ViewArguments, say_if_unlike
 from melastic.devices import best_device
 from melastic.errors import InputError, about, unknown_name
 from melastic.evaluation.budget import Budget
@@ -65,7 +65,8 @@ class EmbedArguments(FileArguments):
 def classify(arguments: Sequence[str], prog: str) -> int:
     """Name the sounds in audio files; those that cannot be read are reported, exit code 2."""
     args = parse(ClassifyArguments, arguments, prog)
-    model, view = _ready(args)
+    budgeted = args.gmacs is not None or args.budget_ms is not None
+    model, view = _ready(args, budgeted=budgeted)
     budget = _budget(args, model)
     results: list[dict[str, Any]] = []
     failed = 0
@@ -116,11 +117,13 @@ def embed(arguments: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _ready(args: FileArguments) -> tuple[Classifier, View]:
-    """The model, and the view that its files are seen through."""
+def _ready(args: FileArguments, *, budgeted: bool = False) -> tuple[Classifier, View]:
+    """The model, and the view that its files are seen through unless a budget chooses."""
     if not args.files:
         raise InputError("name at least one audio file")
     model = load(args.model).to(best_device())
+    if not budgeted:
+        say_if_unlike(args.model, args.view)
     own = model.config
     patch = plain_size(own.patches.patch if args.patch is None else args.patch)
     hop_ms = own.frontend.hop_ms if args.hop_ms is None else args.hop_ms

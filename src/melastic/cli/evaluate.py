@@ -9,7 +9,7 @@ import tyro
 
 from melastic.checkpoints.store import load
 from melastic.cli.parse import check_options, parse, print_json, print_table
-from melastic.cli.view import ViewArguments
+from melastic.cli.view import ViewArguments, say_if_unlike
 from melastic.data.manifest import Clip, read_manifest, select
 from melastic.devices import best_device
 from melastic.errors import InputError
@@ -54,6 +54,7 @@ def evaluate(arguments: Sequence[str], prog: str) -> int:
         raise InputError(
             f"--confusion takes each clip for one class, {args.model} is multi-label; leave it out"
         )
+    say_if_unlike(args.model, args.view)
     clips = chosen_clips(args.model, args.manifest, args.select)
     with bar("evaluating") as advance:
         result = run_evaluation(
