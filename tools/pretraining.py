@@ -197,7 +197,7 @@ def plot(names: list[str]) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE | {"font.size": 8}):
-        figure = blank_figure((7.0, 2.8), dpi=200)
+        figure = blank_figure((9.0, 3.2), dpi=200)
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             for start in STARTS:
                 found = results(name, start).values()
@@ -209,7 +209,7 @@ def plot(names: list[str]) -> None:
                 spent = [(one["pretraining"] or {"train_gmacs": 0})["train_gmacs"] for one in found]
                 costs = [gmacs / 1000 for gmacs in spent]
                 marker = MARKERS[alike.index(start)]
-                axes.plot(costs, scores, marker=marker, ms=3.5, label=start, **look)
+                axes.plot(costs, scores, marker=marker, ms=3, label=start, **look)
                 axes.plot(mean(costs), mean(scores), marker="_", ms=14, mew=1.5, **look)
             axes.set_title(f"{name}, a tenth of the labels", fontsize=8)
             axes.set_xlabel("operations of pretraining (TMACs)")
@@ -217,7 +217,9 @@ def plot(names: list[str]) -> None:
             axes.grid(color="#e8ecf1", lw=0.5)
             axes.margins(x=0.15, y=0.2)
         figure.axes[0].set_ylabel("test accuracy (%)")
-        figure.axes[0].legend(frameon=False, loc="lower right", handlelength=1, fontsize=7)
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        beside = {"loc": "outside center right", "handlelength": 1, "fontsize": 7}
+        figure.legend(handles, names, frameon=False, **beside)
         save_figure(figure, DOCS / "tenth.png")
 
 
