@@ -21,9 +21,12 @@ class Inputs(NamedTuple):
     """What a classifier is called with: ``model(*inputs)``, ``model.embed(*inputs)``."""
 
     spectrograms: Spectrograms
+    """Normalised log-mels, ``freq time`` each."""
     patch: Size | None
+    """Patch size (mel bins, frames); None: the model's own."""
     hop_ms: Hops
     kept: Sequence[Int[Tensor, " _"]] | None
+    """For each clip, which of its patches are used; None: all."""
 
 
 def checked(

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import interpolate
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -106,6 +107,18 @@ def test_pretraining_goes_from_coarse_to_fine_with_the_share_hidden_kept(unlabel
     )
     assert torch.equal(trainer.trained.mask_token, coarse["average/mask_token"])
     assert torch.equal(trainer.trained.tell[2].weight, coarse["average/tell.2.weight"])
+
+
+def test_a_phase_of_narrower_patches_starts_from_heads_of_the_wider_ones(unlabelled, tmp_path):
+    config = hiding(unlabelled, phases=(phase_of("patch2:1"), phase_of("full:1")))
+    train(config, tmp_path)
+    before = load_file(tmp_path / "phase-1" / "state" / "state.safetensors")
+    again = Trainer(config, tmp_path / "again", Accelerator(cpu=True), before=tmp_path / "phase-1")
+    patch = again.model.config.patches.patch
+    wide = before["average/draw.2.bias"].view(1, 1, patch.freq, 2 * patch.time)
+    narrow = interpolate(wide, tuple(patch), mode="bilinear", antialias=True)
+    assert_close(again.trained.draw[2].bias, narrow.flatten())
+    assert torch.equal(again.trained.tell[0].weight, before["average/tell.0.weight"])
 
 
 @pytest.mark.parametrize("preset", ["aum-nano", "htsat-nano"])

@@ -65,9 +65,10 @@ class EmbedArguments(FileArguments):
 def classify(arguments: Sequence[str], prog: str) -> int:
     """Name the sounds in audio files; those that cannot be read are reported, exit code 2."""
     args = parse(ClassifyArguments, arguments, prog)
-    budgeted = args.gmacs is not None or args.budget_ms is not None
-    model, view = _ready(args, budgeted=budgeted)
+    model, view = _ready(args)
     budget = _budget(args, model)
+    if budget is None:
+        say_if_unlike(args.model, args.view)
     results: list[dict[str, Any]] = []
     failed = 0
     for file in args.files:
@@ -96,6 +97,7 @@ def embed(arguments: Sequence[str], prog: str) -> int:
     if args.out.suffix not in (".npz", ".csv", ".json"):
         raise unknown_name("format", args.out.suffix, [".npz", ".csv", ".json"])
     model, view = _ready(args)
+    say_if_unlike(args.model, args.view)
     vectors, failed = [], 0
     with bar("embedding") as advance:
         for done, file in enumerate(args.files, start=1):
@@ -117,13 +119,11 @@ def embed(arguments: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _ready(args: FileArguments, *, budgeted: bool = False) -> tuple[Classifier, View]:
+def _ready(args: FileArguments) -> tuple[Classifier, View]:
     """The model, and the view that its files are seen through unless a budget chooses."""
     if not args.files:
         raise InputError("name at least one audio file")
     model = load(args.model).to(best_device())
-    if not budgeted:
-        say_if_unlike(args.model, args.view)
     own = model.config
     patch = plain_size(own.patches.patch if args.patch is None else args.patch)
     hop_ms = own.frontend.hop_ms if args.hop_ms is None else args.hop_ms

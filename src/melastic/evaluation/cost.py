@@ -37,7 +37,8 @@ def tokens_of(
 def longest_within(config: ModelConfig, tokens: int) -> int:
     """Most frames of a clip that has so few tokens, at least those of a patch.
 
-    Where every clip has as many, there is no most: then about as many as if clips did not.
+    Where clips of every length have as many tokens, no clip is the longest: then a bound, a step of
+    patches for each token.
 
     Args:
         config: the model.
